@@ -1,0 +1,1 @@
+"""Registries of devices and certificates."""

@@ -1,0 +1,1 @@
+"""The wire contract, shared with the device: topics, messages, codec, error codes."""

@@ -1,0 +1,1 @@
+"""The Muster device agent."""

@@ -1,0 +1,1 @@
+"""The service with real brokers, databases and devices."""

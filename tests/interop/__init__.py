@@ -1,0 +1,1 @@
+"""Muster beside other people's tools."""
