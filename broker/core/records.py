@@ -1,0 +1,166 @@
+"""What the registry holds, as values. Times are aware and in UTC."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from broker.core.keys import KeyType
+from broker.core.lifecycle import CertificateState, DeviceState
+from broker.protocol.names import (
+    CertificateSerial,
+    ClaimName,
+    DeviceId,
+    Fingerprint,
+    GroupName,
+    SerialNumber,
+)
+from broker.protocol.zones import Zone
+
+
+@dataclass(frozen=True)
+class ClaimCertificate:
+    """A bootstrap certificate, flashed on a batch: it may ask, and nothing else."""
+
+    name: ClaimName
+    serial: CertificateSerial
+    not_before: datetime
+    not_after: datetime
+    max_claims: int
+    claims: int = 0
+    """Certificates issued through it that were proven, or still may be."""
+    revoked_at: datetime | None = None
+
+
+class Serials(StrEnum):
+    """Which serial numbers may claim in a group."""
+
+    LISTED = "listed"
+    ANY = "any"
+
+
+class Reprovision(StrEnum):
+    """What a claim for a serial number that has a device already may do."""
+
+    REFUSE = "refuse"
+    SAME_KEY = "same-key"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class EnrollmentGroup:
+    """The rule by which claims become devices; without a group there are no claims."""
+
+    name: GroupName
+    claim_certificates: frozenset[ClaimName]
+    device_name: str
+    """A template such as `thermo-{serial}`; see `broker.core.naming`."""
+    allowed_keys: frozenset[KeyType]
+    certificate_lifetime: timedelta
+    quota: int
+    """How many devices the group may hold."""
+    serials: Serials = Serials.LISTED
+    reprovision: Reprovision = Reprovision.REFUSE
+    devices: int = 0
+    """How many it holds; kept by the registry."""
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """One line of a group's allow-list: this serial number may claim, once."""
+
+    group: GroupName
+    serial: SerialNumber
+    imported_at: datetime
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by its name; its serial number is unique within its group."""
+
+    id: DeviceId
+    group: GroupName
+    serial: SerialNumber
+    state: DeviceState
+    registered_at: datetime
+    parameters: dict[str, str] = field(default_factory=dict)
+    activated_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An operational certificate and where it stands."""
+
+    serial: CertificateSerial
+    device_id: DeviceId
+    state: CertificateState
+    claim_name: ClaimName | None
+    """The claim certificate through which it was asked for; none when it was renewed."""
+    key_sha256: Fingerprint
+    certificate_sha256: Fingerprint
+    not_before: datetime
+    not_after: datetime
+    pem: str
+    confirm_by: datetime
+    confirmed_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_for: "RevocationReason | None" = None
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether a broker should let it in at `now`."""
+        return self.state is not CertificateState.REVOKED and now < self.not_after
+
+
+class RevocationReason(StrEnum):
+    """Why a certificate was revoked; each has its reason code in a CRL (RFC 5280, 5.3.1)."""
+
+    NEVER_CONFIRMED = "never_confirmed"
+    REPLACED = "replaced"
+    OPERATOR = "operator"
+
+
+class EventKind(StrEnum):
+    """What an audit event is about."""
+
+    CLAIM_ACCEPTED = "claim.accepted"
+    CLAIM_REPEATED = "claim.repeated"
+    CLAIM_REFUSED = "claim.refused"
+    REQUEST_REFUSED = "request.refused"
+    DEVICE_ACTIVE = "device.active"
+    CERTIFICATE_REVOKED = "certificate.revoked"
+    CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
+    CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"
+    GROUP_APPLIED = "group.applied"
+    ENROLLMENTS_IMPORTED = "enrollments.imported"
+    CRL_PUBLISHED = "crl.published"
+    SERVICE_STARTED = "service.started"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the audit log: what was decided, about whom, and why."""
+
+    at: datetime
+    kind: EventKind
+    device_id: str | None = None
+    serial_number: str | None = None
+    claim_name: str | None = None
+    client_id: str | None = None
+    group: str | None = None
+    code: str | None = None
+    """The exact refusal code, or the revocation's reason."""
+    detail: str | None = None
+    repeated: int = 1
+    """How many times the same thing happened in the time that this line covers."""
+    id: int | None = None
+    """Set by the registry, rising with each event."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that was committed with its decision and waits to be published."""
+
+    id: str
+    zone: Zone
+    topic: str
+    payload: bytes
+    created_at: datetime

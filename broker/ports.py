@@ -1,0 +1,260 @@
+"""What the services need from the world, as Protocols. Adapters meet them; `app` joins the two."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from broker.core.records import (
+    Certificate,
+    ClaimCertificate,
+    Device,
+    Enrollment,
+    EnrollmentGroup,
+    Event,
+    EventKind,
+    Reply,
+    RevocationReason,
+)
+from broker.core.lifecycle import DeviceState
+from broker.protocol.names import (
+    CertificateSerial,
+    ClaimName,
+    DeviceId,
+    Fingerprint,
+    GroupName,
+    SerialNumber,
+)
+from broker.protocol.zones import Zone
+
+ResultT = TypeVar("ResultT")
+
+
+class Clock(Protocol):
+    """The time, as the services see it."""
+
+    def now(self) -> datetime:
+        """Calendar time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+
+
+@dataclass(frozen=True)
+class IssuedCertificate:
+    """What an issuing authority made."""
+
+    pem: str
+    serial: CertificateSerial
+    certificate_sha256: Fingerprint
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """One line of a CRL."""
+
+    serial: CertificateSerial
+    revoked_at: datetime
+    reason: RevocationReason
+
+
+class IssuingAuthority(Protocol):
+    """Signs operational certificates and their CRL."""
+
+    @property
+    def chain_pem(self) -> str:
+        """The certificates that a device sends after its own: the issuing CA's, in PEM."""
+
+    def issue(
+        self,
+        name: DeviceId,
+        key: CertificatePublicKeyTypes,
+        not_before: datetime,
+        not_after: datetime,
+    ) -> IssuedCertificate:
+        """A certificate for `name`; it never outlives the authority's own. CPU only, no waiting."""
+
+    def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
+        """The zone's whole CRL file in PEM: `revoked` and what else its verifiers need."""
+
+
+@dataclass(frozen=True)
+class ClaimContext:
+    """Everything the registry knows that bears on one claim, read in one transaction."""
+
+    claim: ClaimCertificate | None
+    group: EnrollmentGroup | None
+    """The group that lists the claim certificate."""
+    enrolled: bool
+    """Whether the serial number is on the group's allow-list."""
+    device: Device | None
+    """The device in the group that has the serial number."""
+    certificates: tuple[Certificate, ...]
+    """That device's certificates that aren't revoked, oldest first."""
+    key_certificate: Certificate | None
+    """The newest certificate that was ever issued for the public key."""
+
+
+@dataclass(frozen=True)
+class DeviceFilter:
+    """Which devices to list; what is none doesn't narrow. Ordered by id, paged by `after`."""
+
+    state: DeviceState | None = None
+    group: GroupName | None = None
+    after: DeviceId | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events to list; what is none doesn't narrow. Newest first, paged by `before_id`."""
+
+    device_id: str | None = None
+    serial_number: str | None = None
+    claim_name: str | None = None
+    kind: EventKind | None = None
+    before_id: int | None = None
+    limit: int = 100
+
+
+class ReadTransaction(Protocol):
+    """A consistent view of the registry."""
+
+    def claim_context(
+        self, claim_name: ClaimName, serial: SerialNumber, key: Fingerprint
+    ) -> ClaimContext: ...
+    def claim_certificate(self, name: ClaimName) -> ClaimCertificate | None: ...
+    def claim_certificates(self) -> list[ClaimCertificate]: ...
+    def group(self, name: GroupName) -> EnrollmentGroup | None: ...
+    def group_of_claim(self, name: ClaimName) -> GroupName | None: ...
+    def groups(self) -> list[EnrollmentGroup]: ...
+    def count_enrollments(self, group: GroupName) -> int: ...
+    def device(self, device_id: DeviceId) -> Device | None: ...
+    def devices(self, wanted: DeviceFilter) -> list[Device]: ...
+    def count_devices(self) -> dict[DeviceState, int]: ...
+    def certificate_by_fingerprint(self, certificate: Fingerprint) -> Certificate | None: ...
+    def certificates_of(self, device_ids: Sequence[DeviceId]) -> list[Certificate]:
+        """All certificates of these devices, revoked ones too, oldest first."""
+
+    def unconfirmed_before(self, moment: datetime, limit: int) -> list[Certificate]:
+        """Certificates still ISSUED whose `confirm_by` is at or before `moment`, oldest first."""
+
+    def revocations(self, now: datetime) -> list[Revocation]:
+        """Every revoked certificate that hasn't expired by `now`, for the CRL."""
+
+    def pending_replies(self, limit: int) -> list[Reply]:
+        """Replies in the outbox, oldest first."""
+
+    def events(self, wanted: EventFilter) -> list[Event]: ...
+    def counter(self, name: str) -> int:
+        """The counter's value; 0 when it was never raised."""
+
+
+class WriteTransaction(ReadTransaction, Protocol):
+    """A view that changes the registry; all of it is durable together, or none."""
+
+    def save_claim_certificate(self, claim: ClaimCertificate) -> None:
+        """Adds it, or replaces what has its name (all but its count of claims)."""
+
+    def save_group(self, group: EnrollmentGroup) -> None:
+        """Adds it, or replaces what has its name (all but its count of devices).
+
+        Raises:
+            RegistryConflict: another group lists one of its claim certificates.
+        """
+
+    def add_enrollments(self, enrollments: Iterable[Enrollment]) -> int:
+        """Adds what isn't there yet; returns how many that were."""
+
+    def save_device(self, device: Device) -> None:
+        """Adds it, or replaces what has its id.
+
+        Raises:
+            RegistryConflict: its serial number belongs to another device of its group.
+        """
+
+    def save_certificate(self, certificate: Certificate) -> None:
+        """Adds it, or replaces what has its serial."""
+
+    def count_claim(self, name: ClaimName, by: int) -> None:
+        """Adds `by` to the claim certificate's count of claims, which never falls below 0."""
+
+    def count_device(self, name: GroupName, by: int) -> None:
+        """Adds `by` to the group's count of devices, which never falls below 0."""
+
+    def add_event(self, event: Event) -> None: ...
+    def add_reply(self, reply: Reply) -> None: ...
+    def remove_replies(self, ids: Sequence[str]) -> None: ...
+    def raise_counter(self, name: str) -> int:
+        """Adds one and returns the new value."""
+
+
+class RegistryError(Exception):
+    """The registry failed; nothing of the transaction was kept. `remedy` says what to do."""
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.remedy = remedy
+
+
+class RegistryConflict(RegistryError):
+    """A rule that the registry keeps (something is unique) forbids the change."""
+
+
+class Registry(Protocol):
+    """The truth about the fleet: durable, with one writer.
+
+    `work` is a plain function that runs in the registry's own thread. It may be run more than once
+    (when the batch that it was in had to be undone), so it must change nothing but the transaction.
+    """
+
+    async def write(self, work: Callable[[WriteTransaction], ResultT]) -> ResultT:
+        """What `work` returns, once all that it wrote is durable.
+
+        Raises:
+            RegistryError: with code `registry_busy` when too much waits already, else the cause.
+            Exception: whatever `work` raised; then nothing that it wrote is kept.
+        """
+
+    async def read(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
+        """What `work` returns on a consistent view."""
+
+
+class BrokerControl(Protocol):
+    """What the service asks of one broker besides MQTT."""
+
+    async def apply_crl(self) -> None:
+        """Puts the zone's CRL file in force: on return, a connection of a revoked certificate is
+        refused."""
+
+    async def disconnect(self, name: str) -> int:
+        """Ends the live connections of the certificate name `name`; returns how many it ended."""
+
+
+class Publisher(Protocol):
+    """Sends what the service says on one zone's broker."""
+
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
+        """Returns when the broker has it (PUBACK).
+
+        Raises:
+            PublishError: it isn't certain that the broker has it.
+        """
+
+
+class PublishError(Exception):
+    """The broker didn't take a message; it stays in the outbox."""
+
+    code = "publish_failed"
+
+
+class CrlFile(Protocol):
+    """The file from which a zone's broker reads its CRL."""
+
+    async def swap(self, pem: bytes, now: datetime) -> None:
+        """Puts `pem` in place whole, after checking it; the old file stays when it is faulty."""

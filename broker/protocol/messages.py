@@ -1,0 +1,107 @@
+"""What devices and the service say to each other, field by field (docs/protocol.md).
+
+Unknown fields are ignored, missing or wrong ones refused. Times are RFC 3339 in UTC.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from broker.protocol import limits, names
+from broker.protocol.codes import Code
+
+RequestId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_REQUEST_ID)]
+Serial = Annotated[str, Meta(pattern=names.SERIAL_NUMBER_PATTERN)]
+Csr = Annotated[str, Meta(min_length=1, max_length=limits.MAX_CSR)]
+ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+ParameterValue = Annotated[str, Meta(max_length=limits.MAX_PARAMETER_VALUE)]
+Parameters = Annotated[dict[ParameterName, ParameterValue], Meta(max_length=limits.MAX_PARAMETERS)]
+Sha256 = Annotated[str, Meta(pattern=names.FINGERPRINT_PATTERN)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a broker listens; `host` is the name its certificate must carry."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    port: Port
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustBundle:
+    """The anchors by which a device authenticates brokers; a higher version replaces a lower."""
+
+    version: Annotated[int, Meta(ge=1)]
+    anchors: str
+    """One or more CA certificates in PEM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollRequest:
+    """Claim zone, `enroll`: a device asks for its operational certificate."""
+
+    request_id: RequestId
+    serial: Serial
+    csr: Csr
+    """A PKCS#10 request in PEM (RFC 2986, RFC 7468)."""
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrollAccepted:
+    """The answer: everything that the device needs to live in the fleet zone."""
+
+    request_id: str
+    device_id: str
+    certificate_chain: str
+    """The device's certificate, then its issuer's, in PEM."""
+    not_after: datetime
+    confirm_by: datetime | None
+    """Until when the certificate must have been proven; none when it has been already."""
+    fleet: Endpoint
+    trust_bundle: TrustBundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmRequest:
+    """Fleet zone, `confirm`: the device proves its certificate by the connection that it made."""
+
+    request_id: RequestId
+    certificate_sha256: Sha256
+    """SHA-256 of the certificate in DER."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmAccepted:
+    """The device is a member of the fleet."""
+
+    request_id: str
+    device_id: str
+    certificate_sha256: str
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """Any operation's refusal. `request_id` is null when the request's couldn't be read.
+
+    The code is text here, so that an older device can read a code that it doesn't know.
+    """
+
+    request_id: str | None
+    code: str
+    message: str
+    remedy: str
+    retry_after_s: Seconds | None = None
+
+    @property
+    def known_code(self) -> Code | None:
+        """The code as one of `Code`, or none when it's newer than this program."""
+        try:
+            return Code(self.code)
+        except ValueError:
+            return None
