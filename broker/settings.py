@@ -1,0 +1,131 @@
+"""The settings of one installation: `muster.toml` in its home, then `MUSTER_…` from the environment.
+
+Relative paths are relative to the home. A setting that isn't known is an error, so that a typing
+mistake can't silently leave a default in force.
+"""
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from broker.core.durations import parse_duration
+from broker.protocol.zones import Zone
+
+SETTINGS_FILE = "muster.toml"
+
+
+def _duration(value: Any) -> Any:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BrokerKind(StrEnum):
+    """Which broker serves a zone."""
+
+    EMBEDDED = "embedded"
+    MOSQUITTO = "mosquitto"
+
+
+class ZoneSettings(_Section):
+    """One zone's broker: where devices find it, and how the service steers it."""
+
+    broker: BrokerKind = BrokerKind.EMBEDDED
+    host: str = "localhost"
+    """The name by which devices connect; the broker's certificate must carry it."""
+    port: Port
+    """The port by which devices connect; 0 lets the embedded broker choose (for tests)."""
+    listen: str = "127.0.0.1"
+    """The address that the embedded broker binds."""
+    service_host: str | None = None
+    """Where the service connects when that isn't `host` (a container's name, say)."""
+    service_port: Port | None = None
+    pid_file: Path | None = None
+    """Mosquitto only: its pid file, for the reload of a CRL."""
+    admin_socket: Path | None = None
+    """Mosquitto only: its admin listener, for ending a live connection."""
+
+    @model_validator(mode="after")
+    def _mosquitto_is_reachable(self) -> Self:
+        if self.broker is BrokerKind.MOSQUITTO and not (self.pid_file and self.admin_socket):
+            raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
+        return self
+
+
+class RegistrySettings(_Section):
+    """Where the truth is kept."""
+
+    url: SecretStr = SecretStr("sqlite:///registry.db")
+    """`sqlite:///PATH` (relative to the home) or `postgresql://USER:PASSWORD@HOST/DATABASE`."""
+
+
+class LimitSettings(_Section):
+    """How much the service takes on."""
+
+    confirm_within: Duration = timedelta(minutes=15)
+    """How long a new certificate may stay unproven before it's revoked."""
+    claims_per_second: Annotated[float, Field(gt=0)] = 50.0
+    """Per claim certificate, sustained."""
+    claims_burst: Annotated[int, Field(ge=1)] = 200
+    client_claims_per_minute: Annotated[float, Field(gt=0)] = 12.0
+    """Per client id, sustained."""
+    client_claims_burst: Annotated[int, Field(ge=1)] = 10
+    concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Requests of one zone in hand at once; more wait in the broker."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MUSTER_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    claim: ZoneSettings = ZoneSettings(port=8884)
+    fleet: ZoneSettings = ZoneSettings(port=8883)
+    registry: RegistrySettings = RegistrySettings()
+    limits: LimitSettings = LimitSettings()
+    metrics_port: Port | None = None
+    """Serves Prometheus metrics on 127.0.0.1 at this port when set."""
+
+    def zone(self, zone: Zone) -> ZoneSettings:
+        """The settings of one zone."""
+        return self.claim if zone is Zone.CLAIM else self.fleet
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which comes in as init values."""
+        return (env_settings, init_settings)
+
+
+def load_settings(home: Path) -> Settings:
+    """The settings of the installation in `home`, whose file may be missing.
+
+    Raises:
+        pydantic.ValidationError: a setting is unknown or wrong.
+        tomllib.TOMLDecodeError: the file isn't TOML.
+    """
+    from_file = TomlConfigSettingsSource(Settings, home / SETTINGS_FILE)()
+    return Settings(**from_file)
