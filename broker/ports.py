@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from broker.core.claim_policy import ClaimContext
+from broker.core.lifecycle import DeviceState
 from broker.core.records import (
     Certificate,
     ClaimCertificate,
@@ -18,7 +20,6 @@ from broker.core.records import (
     Reply,
     RevocationReason,
 )
-from broker.core.lifecycle import DeviceState
 from broker.protocol.names import (
     CertificateSerial,
     ClaimName,
@@ -80,23 +81,6 @@ class IssuingAuthority(Protocol):
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
         """The zone's whole CRL file in PEM: `revoked` and what else its verifiers need."""
-
-
-@dataclass(frozen=True)
-class ClaimContext:
-    """Everything the registry knows that bears on one claim, read in one transaction."""
-
-    claim: ClaimCertificate | None
-    group: EnrollmentGroup | None
-    """The group that lists the claim certificate."""
-    enrolled: bool
-    """Whether the serial number is on the group's allow-list."""
-    device: Device | None
-    """The device in the group that has the serial number."""
-    certificates: tuple[Certificate, ...]
-    """That device's certificates that aren't revoked, oldest first."""
-    key_certificate: Certificate | None
-    """The newest certificate that was ever issued for the public key."""
 
 
 @dataclass(frozen=True)

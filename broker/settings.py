@@ -1,6 +1,6 @@
-"""The settings of one installation: `muster.toml` in its home, then `MUSTER_…` from the environment.
+"""The settings of one installation: `muster.toml` in its home, overruled by the environment.
 
-Relative paths are relative to the home. A setting that isn't known is an error, so that a typing
+A variable is named `MUSTER_` and the path of the setting, as `MUSTER_CLAIM__PORT`. Relative paths are relative to the home. A setting that isn't known is an error, so that a typing
 mistake can't silently leave a default in force.
 """
 

@@ -1,0 +1,53 @@
+"""What becomes of a device that proves its certificate by having connected with it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.records import Certificate, Device
+from broker.protocol.codes import Code, Refused
+
+_MEMBERS = {DeviceState.PENDING, DeviceState.ACTIVE, DeviceState.ROTATING}
+
+
+@dataclass(frozen=True)
+class Activate:
+    """The certificate is proven now; those in `replaced` are to be revoked."""
+
+    replaced: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True)
+class AlreadyActive:
+    """The certificate had been proven before; nothing changes."""
+
+
+def decide_confirm(
+    device: Device | None,
+    certificate: Certificate | None,
+    certificates: tuple[Certificate, ...],
+    now: datetime,
+) -> Activate | AlreadyActive:
+    """What becomes of the confirmation.
+
+    Args:
+        device: the device that the broker vouches for; none when the registry doesn't know it.
+        certificate: the one that it says it connected with; none when there is no such.
+        certificates: all the device's certificates that aren't revoked.
+        now: the calendar time.
+
+    Raises:
+        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_REVOKED or DEVICE_BLOCKED.
+    """
+    if device is None or certificate is None or certificate.device_id != device.id:
+        raise Refused(Code.CERTIFICATE_UNKNOWN)
+    if not certificate.is_live(now):
+        raise Refused(Code.CERTIFICATE_REVOKED)
+    if device.state not in _MEMBERS:
+        raise Refused(Code.DEVICE_BLOCKED)
+    if certificate.state is CertificateState.ACTIVE:
+        return AlreadyActive()
+    if certificate.state is CertificateState.SUPERSEDED:
+        raise Refused(Code.CERTIFICATE_REVOKED)
+    others = tuple(c for c in certificates if c.serial != certificate.serial)
+    return Activate(replaced=others)

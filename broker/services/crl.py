@@ -1,0 +1,89 @@
+"""Keeping each zone's CRL in force: signed from the registry, put in place whole, applied.
+
+The registry counts what should be in force, so a revocation that met a broker which was down, or a
+service that was killed, is completed later: nothing but the counter has to be remembered.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from broker.core.records import Event, EventKind
+from broker.ports import BrokerControl, Clock, CrlFile, IssuingAuthority, Registry
+from broker.services.revoking import FLEET_CRL_WANTED
+
+CRL_NUMBER = "crl.fleet.number"
+_RESIGN_AFTER = timedelta(days=1)
+
+
+class FleetCrl:
+    """The fleet zone's CRL: operational certificates that must not connect any more."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        authority: IssuingAuthority,
+        file: CrlFile,
+        control: BrokerControl,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._authority = authority
+        self._file = file
+        self._control = control
+        self._clock = clock
+        self._in_force: int | None = None
+        self._signed_at: float | None = None
+
+    async def bring_up_to_date(self) -> bool:
+        """Signs and applies a CRL if the one in force lacks something; whether it did.
+
+        Raises:
+            Exception: what the file or the broker raised; calling again tries again.
+        """
+        wanted = await self._registry.read(lambda tx: tx.counter(FLEET_CRL_WANTED))
+        if self._in_force == wanted and not self._is_stale():
+            return False
+        await self._publish(wanted)
+        return True
+
+    def _is_stale(self) -> bool:
+        if self._signed_at is None:
+            return True
+        return self._clock.monotonic() - self._signed_at > _RESIGN_AFTER.total_seconds()
+
+    async def _publish(self, wanted: int) -> None:
+        """`wanted` was read before the revocations are, so the CRL covers at least that much."""
+        now = self._clock.now()
+        revoked = await self._registry.read(lambda tx: tx.revocations(now))
+        number = await self._registry.write(lambda tx: tx.raise_counter(CRL_NUMBER))
+        pem = await asyncio.to_thread(self._authority.sign_crl, revoked, number, now)
+        await self._file.swap(pem, now)
+        await self._control.apply_crl()
+        self._in_force = wanted
+        self._signed_at = self._clock.monotonic()
+        event = Event(now, EventKind.CRL_PUBLISHED, detail=f"number {number}, {len(revoked)} lines")
+        await self._registry.write(lambda tx: tx.add_event(event))
+
+
+class ClaimCrl:
+    """The claim zone's CRL: the operator's command signs it, the service puts it in force."""
+
+    COUNTER = "crl.claim"
+
+    def __init__(self, registry: Registry, control: BrokerControl) -> None:
+        self._registry = registry
+        self._control = control
+        self._in_force: int | None = None
+
+    async def bring_up_to_date(self) -> bool:
+        """Applies the file if it has changed since it was applied last; whether it did.
+
+        Raises:
+            Exception: what the broker raised; calling again tries again.
+        """
+        wanted = await self._registry.read(lambda tx: tx.counter(self.COUNTER))
+        if self._in_force == wanted:
+            return False
+        await self._control.apply_crl()
+        self._in_force = wanted
+        return True

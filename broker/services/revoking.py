@@ -1,0 +1,45 @@
+"""Revoking one certificate inside a transaction; the CRL follows from the registry."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from broker.core.lifecycle import CertificateInput, CertificateState, next_certificate_state
+from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
+from broker.ports import WriteTransaction
+
+FLEET_CRL_WANTED = "crl.fleet.wanted"
+"""Registry counter: raised with each revocation; the CRL in force says which value it covers."""
+
+
+def revoke_certificate(
+    tx: WriteTransaction,
+    device: Device,
+    certificate: Certificate,
+    reason: RevocationReason,
+    now: datetime,
+) -> None:
+    """Marks it revoked with an audit event; one that was never proven gives its claim back."""
+    never_proven = certificate.state is CertificateState.ISSUED
+    tx.save_certificate(
+        replace(
+            certificate,
+            state=next_certificate_state(certificate.state, CertificateInput.REVOKE),
+            revoked_at=now,
+            revoked_for=reason,
+        )
+    )
+    if never_proven and certificate.claim_name is not None:
+        tx.count_claim(certificate.claim_name, -1)
+    tx.raise_counter(FLEET_CRL_WANTED)
+    tx.add_event(
+        Event(
+            at=now,
+            kind=EventKind.CERTIFICATE_REVOKED,
+            device_id=device.id,
+            serial_number=device.serial,
+            claim_name=certificate.claim_name,
+            group=device.group,
+            code=reason,
+            detail=f"certificate {certificate.serial}",
+        )
+    )
