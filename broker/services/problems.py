@@ -1,0 +1,34 @@
+"""What stops an operator's act, as an exception that says what to do next."""
+
+from enum import StrEnum
+
+
+class ProblemCode(StrEnum):
+    """Why a command wasn't carried out; scripts rely on these, so they never change."""
+
+    HOME_MISSING = "home_missing"
+    HOME_EXISTS = "home_exists"
+    SETTINGS_INVALID = "settings_invalid"
+    PASSPHRASE_INVALID = "passphrase_invalid"  # noqa: S105 - a code
+    FILE_UNREADABLE = "file_unreadable"
+    FILE_EXISTS = "file_exists"
+    NAME_INVALID = "name_invalid"
+    NAME_USED = "name_used"
+    GROUP_FILE_INVALID = "group_file_invalid"
+    GROUP_UNKNOWN = "group_unknown"
+    CLAIM_CERTIFICATE_UNKNOWN = "claim_certificate_unknown"
+    SERIAL_FILE_INVALID = "serial_file_invalid"
+    DEVICE_UNKNOWN = "device_unknown"
+    VALUE_INVALID = "value_invalid"
+    KEY_OFFLINE = "key_offline"
+    SERVICE_STOPPED = "service_stopped"
+    DEMO_FAILED = "demo_failed"
+
+
+class Problem(Exception):
+    """An operator's act can't be done as asked; nothing was changed unless the message says so."""
+
+    def __init__(self, code: ProblemCode, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.remedy = remedy
