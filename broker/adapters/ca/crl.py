@@ -1,0 +1,67 @@
+"""Certificate revocation lists (RFC 5280, 5)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.adapters.ca.building import Signer, authority_key, signature_hash
+from broker.core.certificate_profile import BACKDATING
+from broker.core.records import RevocationReason
+from broker.ports import Revocation
+
+_FLAGS: Final = {
+    RevocationReason.NEVER_CONFIRMED: x509.ReasonFlags.cessation_of_operation,
+    RevocationReason.REPLACED: x509.ReasonFlags.superseded,
+    RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
+}
+
+
+def _reason(flag: x509.ReasonFlags) -> x509.Extension[x509.ExtensionType]:
+    value = x509.CRLReason(flag)
+    return x509.Extension(value.oid, False, value)
+
+
+_REASONS: Final = {reason: [_reason(flag)] for reason, flag in _FLAGS.items()}
+
+
+def build_crl(
+    issuer: Signer,
+    revoked: Sequence[Revocation],
+    number: int,
+    now: datetime,
+    next_update: datetime,
+) -> bytes:
+    """A whole CRL in PEM, in force from a little before `now`.
+
+    Backdated because a broker whose clock is behind would refuse everybody until it catches up.
+    `number` rises with each CRL of the issuer (5.2.3).
+    """
+    crl_number = x509.CRLNumber(number)
+    # All at once: the builder's add_… copies the list each time, which is quadratic.
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=issuer.certificate.subject,
+        last_update=now - BACKDATING,
+        next_update=next_update,
+        extensions=[
+            authority_key(issuer.certificate),
+            x509.Extension(crl_number.oid, False, crl_number),
+        ],
+        revoked_certificates=[_entry(revocation) for revocation in revoked],
+    )
+    return builder.sign(issuer.key, signature_hash(issuer.key)).public_bytes(Encoding.PEM)
+
+
+def build_lasting_crl(
+    issuer: Signer, revoked: Sequence[Revocation], number: int, now: datetime
+) -> bytes:
+    """A CRL that lasts as long as its issuer, whose key may be out of reach until then."""
+    return build_crl(issuer, revoked, number, now, issuer.certificate.not_valid_after_utc)
+
+
+def _entry(revocation: Revocation) -> x509.RevokedCertificate:
+    return x509.RevokedCertificateBuilder(
+        int(revocation.serial, 16), revocation.revoked_at, _REASONS[revocation.reason]
+    ).build()

@@ -1,0 +1,101 @@
+"""Where everything lies in a Muster home (docs/adr/0005-certificate-profiles.md)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.protocol.zones import Zone
+
+
+@dataclass(frozen=True)
+class PairPaths:
+    """A certificate and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class MusterHome:
+    """The paths of a home: `ca/` is secret, `tls/`, `trust/` and `crl/` are what brokers read."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "muster.toml"
+
+    @property
+    def registry(self) -> Path:
+        """The registry, when it is SQLite."""
+        return self.path / "registry.db"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and process ids of what runs now."""
+        return self.path / "run"
+
+    @property
+    def ca(self) -> Path:
+        return self.path / "ca"
+
+    @property
+    def tls(self) -> Path:
+        return self.path / "tls"
+
+    @property
+    def trust(self) -> Path:
+        return self.path / "trust"
+
+    @property
+    def crl(self) -> Path:
+        return self.path / "crl"
+
+    @property
+    def root(self) -> PairPaths:
+        """The anchor of devices; its key may be kept elsewhere."""
+        return _pair(self.ca, "root")
+
+    @property
+    def operational(self) -> PairPaths:
+        """Issues to devices; the service needs its key."""
+        return _pair(self.ca, "operational")
+
+    @property
+    def claim(self) -> PairPaths:
+        """Issues claim certificates; its key may be kept elsewhere."""
+        return _pair(self.ca, "claim")
+
+    @property
+    def infrastructure(self) -> PairPaths:
+        """Issues to brokers and to the service; its key may be kept elsewhere."""
+        return _pair(self.ca, "infrastructure")
+
+    @property
+    def infrastructure_crl(self) -> Path:
+        """The infrastructure authority's CRL, which is a part of both zones' files."""
+        return self.ca / "infrastructure.crl"
+
+    def broker(self, zone: Zone) -> PairPaths:
+        """What the zone's broker serves with."""
+        return _pair(self.tls, f"{zone}-broker")
+
+    def service(self, zone: Zone) -> PairPaths:
+        """What the service connects with to the zone's broker."""
+        return _pair(self.tls, f"service-{zone}")
+
+    def client_anchors(self, zone: Zone) -> Path:
+        """By what the zone's broker authenticates clients."""
+        return self.trust / f"{zone}-clients.pem"
+
+    @property
+    def server_anchors(self) -> Path:
+        """By what clients authenticate brokers."""
+        return self.trust / "servers.pem"
+
+    def crl_file(self, zone: Zone) -> Path:
+        """The CRLs that the zone's broker reads, in one file."""
+        return self.crl / f"{zone}.pem"
+
+
+def _pair(folder: Path, name: str) -> PairPaths:
+    return PairPaths(folder / f"{name}.crt", folder / f"{name}.key")
