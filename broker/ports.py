@@ -237,6 +237,13 @@ class PublishError(Exception):
     code = "publish_failed"
 
 
+class Telemetry(Protocol):
+    """Counts what the service does, for dashboards and alarms."""
+
+    def count(self, zone: Zone, operation: str, outcome: str) -> None:
+        """One more request of `operation` that ended as `outcome`: `accepted`, or its code."""
+
+
 class CrlFile(Protocol):
     """The file from which a zone's broker reads its CRL."""
 

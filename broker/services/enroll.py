@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from broker.core.certificate_profile import Profile, validity
 from broker.core.claim_policy import AskedClaim, ClaimContext, Issue, Repeat, decide_claim
 from broker.core.csr import verify_csr
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState, next_device_state
@@ -133,8 +134,9 @@ class EnrollService:
         asked: AskedClaim,
         now: datetime,
     ) -> Certificate:
+        valid = validity(Profile.DEVICE, now, issue.lifetime)
         issued = self._authority.issue(
-            issue.device_id, asked.csr.public_key, now, now + issue.lifetime
+            issue.device_id, asked.csr.public_key, valid.not_before, valid.not_after
         )
         certificate = Certificate(
             serial=issued.serial,

@@ -30,15 +30,17 @@ class RefusalLog:
         self._clock = clock
         self._repeats: Repeats[_Kind] = Repeats(_WINDOW_S)
 
-    async def record(self, refused: Refused, origin: Origin | None, serial: str | None) -> None:
-        """Leaves an event, unless the same was refused a moment ago.
+    async def record(self, refused: Refused, origin: Origin | None, serial: str | None) -> bool:
+        """Leaves an event, unless the same was refused a moment ago; whether it left one.
 
         Raises:
             RegistryError: the event couldn't be written.
         """
         kind = _kind(refused.code, origin, serial)
-        if self._repeats.is_first(kind, self._clock.monotonic()):
-            await self._write(self._event(kind, refused.detail or None, 1))
+        if not self._repeats.is_first(kind, self._clock.monotonic()):
+            return False
+        await self._write(self._event(kind, refused.detail or None, 1))
+        return True
 
     async def flush(self) -> None:
         """Writes how often each refusal was repeated in the windows that are over."""

@@ -1,0 +1,26 @@
+"""What the service counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, start_http_server
+
+from broker.protocol.zones import Zone
+
+
+class PrometheusTelemetry:
+    """Counts requests by zone, operation and outcome; all three come from closed sets."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "muster_requests",
+            "Requests by devices; the outcome is 'accepted' or the refusal's code.",
+            ["zone", "operation", "outcome"],
+            registry=self.registry,
+        )
+
+    def count(self, zone: Zone, operation: str, outcome: str) -> None:
+        """One more request."""
+        self._requests.labels(zone, operation, outcome).inc()
+
+    def serve(self, port: int) -> None:
+        """Answers scrapes on loopback, in a thread of its own that ends with the process."""
+        start_http_server(port, addr="127.0.0.1", registry=self.registry)

@@ -1,0 +1,246 @@
+"""The composition root: the only place that knows every adapter, and joins them to the services."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from broker.adapters.brokers.crl_file import swap
+from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
+from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
+from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.clock import SystemClock
+from broker.adapters.metrics import PrometheusTelemetry
+from broker.adapters.registry import SqlRegistry
+from broker.core.rate_limit import TokenBuckets
+from broker.core.records import Event, EventKind
+from broker.entry.housekeeping import Chore
+from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
+from broker.entry.mqtt.router import Router, Services
+from broker.ports import BrokerControl, PublishError
+from broker.protocol.messages import Endpoint, TrustBundle
+from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
+from broker.protocol.zones import Zone
+from broker.services.admission import Admission
+from broker.services.confirm import ConfirmService
+from broker.services.crl import ClaimCrl, FleetCrl
+from broker.services.enroll import EnrollService, Welcome
+from broker.services.lapse import LapseService
+from broker.services.outbox import Outbox
+from broker.services.refusals import RefusalLog
+from broker.settings import BrokerKind, Settings
+
+_log = structlog.get_logger(__name__)
+
+SERVICE_NAMES = {Zone.CLAIM: "muster-service-claim", Zone.FLEET: "muster-service-fleet"}
+_REQUESTS = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}
+TRUST_BUNDLE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where the brokers of a running installation are."""
+
+    claim: Endpoint
+    fleet: Endpoint
+
+
+class _Links:
+    """Both zones' connections as one publisher."""
+
+    def __init__(self) -> None:
+        self.by_zone: dict[Zone, BrokerLink] = {}
+
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
+        link = self.by_zone.get(zone)
+        if link is None:
+            raise PublishError(f"no link to the {zone} broker")
+        await link.publish(topic, payload)
+
+
+class _FleetCrlFile:
+    """The fleet zone's CRL file in the home."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def swap(self, pem: bytes, now: datetime) -> None:
+        await asyncio.to_thread(swap, self._path, pem, now)
+
+
+def open_registry(home: MusterHome, settings: Settings) -> SqlRegistry:
+    """The installation's registry, not started yet; a relative SQLite path is the home's."""
+    url = settings.registry.url.get_secret_value()
+    prefix = "sqlite:///"
+    if url.startswith(prefix):
+        url = f"{prefix}{home.path / url.removeprefix(prefix)}"
+    return SqlRegistry(url)
+
+
+class Muster:
+    """The service, with its embedded brokers where the settings say so."""
+
+    def __init__(self, home: MusterHome, settings: Settings, passphrase: bytes | None) -> None:
+        self._home = home
+        self._settings = settings
+        self._passphrase = passphrase
+        self._clock = SystemClock()
+        self._telemetry = PrometheusTelemetry()
+
+    async def run(self, ready: Callable[[Running], None], stop: asyncio.Event) -> None:
+        """Serves until `stop` is set; calls `ready` once devices can claim.
+
+        Raises:
+            RegistryError, AuthorityError, BrokerControlError: it can't start, and says why.
+        """
+        authority = await asyncio.to_thread(FileAuthority.load, self._home, self._passphrase)
+        async with AsyncExitStack() as stack:
+            registry = await stack.enter_async_context(open_registry(self._home, self._settings))
+            controls = {}
+            endpoints = {}
+            for zone in Zone:
+                controls[zone], endpoints[zone] = await stack.enter_async_context(
+                    self._broker(zone)
+                )
+            running = Running(endpoints[Zone.CLAIM], endpoints[Zone.FLEET])
+            await self._serve(registry, authority, controls, running, ready, stop)
+
+    async def _serve(
+        self,
+        registry: SqlRegistry,
+        authority: FileAuthority,
+        controls: dict[Zone, BrokerControl],
+        running: Running,
+        ready: Callable[[Running], None],
+        stop: asyncio.Event,
+    ) -> None:
+        if self._settings.metrics_port is not None:
+            self._telemetry.serve(self._settings.metrics_port)
+        links = _Links()
+        outbox = Outbox(registry, links)
+        refusals = RefusalLog(registry, self._clock)
+        services = self._services(registry, authority, outbox, refusals, running)
+        router = Router(services, links, self._telemetry)
+        links.by_zone = {
+            zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
+            for zone in Zone
+        }
+        fleet_crl = FleetCrl(
+            registry,
+            authority,
+            _FleetCrlFile(self._home.crl_file(Zone.FLEET)),
+            controls[Zone.FLEET],
+            self._clock,
+        )
+        claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
+        confirm_within_s = self._settings.limits.confirm_within.total_seconds()
+        lapses = LapseService(registry, self._clock)
+        chores = [
+            Chore("outbox", 0.2, outbox.clear_sent),
+            Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
+            Chore("fleet-crl", 0.5, fleet_crl.bring_up_to_date),
+            Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
+            Chore("refusals", 10.0, refusals.flush),
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            work = [tasks.create_task(link.run()) for link in links.by_zone.values()]
+            work += [tasks.create_task(chore.keep_doing()) for chore in chores]
+            work.append(tasks.create_task(self._announce(registry, links, running, ready)))
+            await stop.wait()
+            for task in work:
+                task.cancel()
+        await outbox.clear_sent()
+
+    async def _announce(
+        self,
+        registry: SqlRegistry,
+        links: _Links,
+        running: Running,
+        ready: Callable[[Running], None],
+    ) -> None:
+        for link in links.by_zone.values():
+            await link.connected.wait()
+        event = Event(self._clock.now(), EventKind.SERVICE_STARTED)
+        await registry.write(lambda tx: tx.add_event(event))
+        ready(running)
+
+    def _services(
+        self,
+        registry: SqlRegistry,
+        authority: FileAuthority,
+        outbox: Outbox,
+        refusals: RefusalLog,
+        running: Running,
+    ) -> Services:
+        limits = self._settings.limits
+        anchors = self._home.server_anchors.read_text(encoding="ascii")
+        welcome = Welcome(running.fleet, TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=anchors))
+        enroll = EnrollService(
+            registry, authority, self._clock, welcome, limits.confirm_within, _new_id
+        )
+        admission = Admission(
+            self._clock,
+            per_certificate=TokenBuckets(limits.claims_per_second, limits.claims_burst),
+            per_client=TokenBuckets(
+                limits.client_claims_per_minute / 60, limits.client_claims_burst
+            ),
+        )
+        confirm = ConfirmService(registry, self._clock, _new_id)
+        return Services(enroll, confirm, admission, refusals, outbox)
+
+    @asynccontextmanager
+    async def _broker(self, zone: Zone) -> AsyncIterator[tuple[BrokerControl, Endpoint]]:
+        """The zone's broker, steered; an embedded one runs as long as the context."""
+        settings = self._settings.zone(zone)
+        if settings.broker is BrokerKind.MOSQUITTO:
+            if settings.pid_file is None or settings.admin_socket is None:
+                raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
+            endpoint = MosquittoEndpoint(
+                pid_file=self._home.path / settings.pid_file,
+                admin_socket=self._home.path / settings.admin_socket,
+                crl=self._home.crl_file(zone),
+            )
+            yield MosquittoControl(endpoint), Endpoint(host=settings.host, port=settings.port)
+            return
+        embedded = EmbeddedBroker(zone, self._broker_tls(zone), settings.listen, settings.port)
+        await embedded.start()
+        try:
+            yield embedded, Endpoint(host=settings.host, port=embedded.port)
+        finally:
+            await embedded.stop()
+
+    def _broker_tls(self, zone: Zone) -> BrokerTls:
+        pair = self._home.broker(zone)
+        return BrokerTls(
+            certificate=pair.certificate,
+            key=pair.key,
+            client_anchors=self._home.client_anchors(zone),
+            crl=self._home.crl_file(zone),
+            infrastructure_anchor=self._home.server_anchors,
+        )
+
+    def _link_settings(self, zone: Zone, running: Running) -> LinkSettings:
+        settings = self._settings.zone(zone)
+        public = running.claim if zone is Zone.CLAIM else running.fleet
+        pair = self._home.service(zone)
+        return LinkSettings(
+            zone=zone,
+            broker=Endpoint(
+                host=settings.service_host or public.host,
+                port=settings.service_port or public.port,
+            ),
+            tls=LinkTls(pair.certificate, pair.key, self._home.server_anchors),
+            name=SERVICE_NAMES[zone],
+            subscription=_REQUESTS[zone],
+            concurrent=self._settings.limits.concurrent_requests,
+        )
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,36 @@
+"""Work that is due every so often, for as long as the service runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Chore:
+    """One kind of work; a run that fails is tried again, ever less often."""
+
+    name: str
+    every_s: float
+    work: Callable[[], Awaitable[object]]
+    timeout_s: float = 60.0
+
+    async def keep_doing(self) -> None:
+        """Works and pauses until cancelled; a failure is logged once until it succeeds again."""
+        pause, is_failing = self.every_s, False
+        while True:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    await self.work()
+                pause, is_failing = self.every_s, False
+            except Exception as error:
+                if not is_failing:
+                    remedy = getattr(error, "remedy", None)
+                    _log.error("chore_failed", chore=self.name, error=str(error), remedy=remedy)
+                pause, is_failing = min(pause * 2, _LONGEST_PAUSE_S), True
+            await asyncio.sleep(pause)

@@ -1,0 +1,151 @@
+"""The service's connection to one zone's broker: requests come in, answers go out.
+
+It reconnects for as long as it runs. A request is acknowledged only after it was handled, so a
+service that is killed meanwhile leaves it to the device's repetition, never to an answer that was
+lost half-way.
+"""
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiomqtt
+import structlog
+
+from broker.ports import PublishError
+from broker.protocol.messages import Endpoint
+from broker.protocol.zones import Zone
+
+_log = structlog.get_logger(__name__)
+
+_KEEPALIVE_S = 20
+_TIMEOUT_S = 10.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_IN_FLIGHT = 1000
+"""Answers on their way at once. paho counts them; the broker's own limit is lower."""
+
+
+@dataclass(frozen=True)
+class LinkTls:
+    """What the service shows a broker, and by what it knows the broker."""
+
+    certificate: Path
+    key: Path
+    anchors: Path
+
+    def context(self) -> ssl.SSLContext:
+        """A context that authenticates both sides; reads files."""
+        context = ssl.create_default_context(cafile=str(self.anchors))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Which broker, as whom, and what to listen to."""
+
+    zone: Zone
+    broker: Endpoint
+    tls: LinkTls
+    name: str
+    """The service's name in this zone: its certificate's, and its client id."""
+    subscription: str
+    concurrent: int
+    """How many requests may be in hand at once."""
+
+
+class BrokerLink:
+    """One zone's connection; `run` keeps it up."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        handle: Callable[[Zone, str, bytes], Awaitable[None]],
+        on_connected: Callable[[Zone], Awaitable[object]],
+    ) -> None:
+        """`handle` answers one request and doesn't raise; `on_connected` publishes what waits."""
+        self._settings = settings
+        self._handle = handle
+        self._on_connected = on_connected
+        self._client: aiomqtt.Client | None = None
+        self._slots = asyncio.Semaphore(settings.concurrent)
+        self.connected = asyncio.Event()
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Returns when the broker has the message.
+
+        Raises:
+            PublishError: there is no connection, or it ended before the broker said so.
+        """
+        client = self._client
+        if client is None:
+            raise PublishError(f"not connected to the {self._settings.zone} broker")
+        try:
+            await client.publish(topic, payload, qos=1)
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            raise PublishError(str(error)) from error
+
+    async def run(self) -> None:
+        """Connects, and connects again, until cancelled."""
+        pause = _FIRST_PAUSE_S
+        async with asyncio.TaskGroup() as handlers:
+            while True:
+                try:
+                    await self._serve(handlers)
+                except (aiomqtt.MqttError, PublishError, OSError) as error:
+                    _log.warning("broker_unreachable", zone=self._settings.zone, error=str(error))
+                pause = _FIRST_PAUSE_S if self.connected.is_set() else pause * 2
+                self.connected.clear()
+                pause = min(pause, _LONGEST_PAUSE_S)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def _serve(self, handlers: asyncio.TaskGroup) -> None:
+        tls = await asyncio.to_thread(self._settings.tls.context)
+        async with self._connect(tls) as client:
+            self._client = client
+            try:
+                await client.subscribe(self._settings.subscription, qos=1)
+                self.connected.set()
+                _log.info("broker_connected", zone=self._settings.zone)
+                await self._on_connected(self._settings.zone)
+                async for message in client.messages:
+                    await self._slots.acquire()
+                    handlers.create_task(self._handle_and_acknowledge(client, message))
+            finally:
+                self._client = None
+
+    def _connect(self, tls: ssl.SSLContext) -> aiomqtt.Client:
+        client = aiomqtt.Client(
+            self._settings.broker.host,
+            self._settings.broker.port,
+            identifier=self._settings.name,
+            clean_session=True,
+            keepalive=_KEEPALIVE_S,
+            timeout=_TIMEOUT_S,
+            tls_context=tls,
+            max_inflight_messages=_IN_FLIGHT,
+            # Without it Nagle's algorithm holds each small answer back for the previous one's ack.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        client.pending_calls_threshold = _IN_FLIGHT
+        # aiomqtt has no public way to acknowledge after handling; paho, beneath it, has.
+        client._client.manual_ack_set(True)
+        return client
+
+    async def _handle_and_acknowledge(
+        self, client: aiomqtt.Client, message: aiomqtt.Message
+    ) -> None:
+        try:
+            if not message.retain:  # a request is an event; a retained one is somebody's mistake
+                await self._handle(self._settings.zone, str(message.topic), message.payload)
+        finally:
+            self._slots.release()
+        # The id is of this connection: after a reconnect it would acknowledge another message.
+        if self._client is client:
+            client._client.ack(message.mid, message.qos)

@@ -1,0 +1,151 @@
+"""From a message to the use case that answers it, and from whatever goes wrong to a refusal.
+
+A request is acknowledged to the broker when `handle` returns: its decision is durable by then, and
+its answer is published or waits in the outbox.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from broker.core.records import Reply
+from broker.ports import Publisher, PublishError, RegistryError, Telemetry
+from broker.protocol import codec
+from broker.protocol.codes import Code, Refused
+from broker.protocol.messages import ConfirmRequest, EnrollRequest
+from broker.protocol.topics import (
+    ClaimOrigin,
+    DeviceOrigin,
+    Operation,
+    Origin,
+    Outcome,
+    Request,
+    answer_topic,
+    parse_request,
+)
+from broker.protocol.zones import Zone
+from broker.services.admission import Admission
+from broker.services.confirm import ConfirmService
+from broker.services.enroll import EnrollService
+from broker.services.outbox import Outbox
+from broker.services.refusals import RefusalLog
+
+_log = structlog.get_logger(__name__)
+
+_HANDLING_TIMEOUT_S = 30.0
+_RETRY_WHEN_BUSY_S = 5
+_RETRY_AFTER_FAILURE_S = 30
+
+
+@dataclass(frozen=True)
+class Services:
+    """The use cases that devices reach over MQTT, and what all of them pass through."""
+
+    enroll: EnrollService
+    confirm: ConfirmService
+    admission: Admission
+    refusals: RefusalLog
+    outbox: Outbox
+
+
+@dataclass
+class _Attempt:
+    """What is known so far of a request, for the record of its refusal."""
+
+    origin: Origin | None = None
+    operation: str = "unknown"
+    serial: str | None = None
+
+
+class Router:
+    """Answers the requests of both zones."""
+
+    def __init__(self, services: Services, publisher: Publisher, telemetry: Telemetry) -> None:
+        self._services = services
+        self._publisher = publisher
+        self._telemetry = telemetry
+
+    async def handle(self, zone: Zone, topic: str, payload: bytes) -> None:
+        """Decides and answers one request. Raises nothing but cancellation."""
+        attempt = _Attempt()
+        try:
+            async with asyncio.timeout(_HANDLING_TIMEOUT_S):
+                reply = await self._answer(zone, topic, payload, attempt)
+                await self._services.outbox.send(reply)
+        except PublishError:
+            _log.warning("reply_waits_in_outbox", zone=zone, topic=topic)
+        except Exception as error:
+            await self._refuse(zone, topic, payload, attempt, _as_refusal(error))
+        else:
+            self._telemetry.count(zone, attempt.operation, Outcome.ACCEPTED)
+
+    async def _answer(self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt) -> Reply:
+        request = parse_request(topic)
+        attempt.origin = request.origin
+        self._services.admission.admit(request.origin)
+        return await self._use_case(zone, request, attempt)(payload)
+
+    def _use_case(
+        self, zone: Zone, request: Request, attempt: _Attempt
+    ) -> Callable[[bytes], Awaitable[Reply]]:
+        match zone, request.operation, request.origin:
+            case Zone.CLAIM, Operation.ENROLL, ClaimOrigin() as claimant:
+                attempt.operation = Operation.ENROLL
+                return lambda payload: self._enroll(claimant, payload, attempt)
+            case Zone.FLEET, Operation.CONFIRM, DeviceOrigin() as device:
+                attempt.operation = Operation.CONFIRM
+                return lambda payload: self._confirm(device, payload)
+            case _:
+                raise Refused(Code.OPERATION_UNKNOWN)
+
+    async def _enroll(self, origin: ClaimOrigin, payload: bytes, attempt: _Attempt) -> Reply:
+        request = codec.decode(payload, EnrollRequest)
+        attempt.serial = request.serial
+        return await self._services.enroll.enroll(origin, request)
+
+    async def _confirm(self, origin: DeviceOrigin, payload: bytes) -> Reply:
+        return await self._services.confirm.confirm(origin, codec.decode(payload, ConfirmRequest))
+
+    async def _refuse(
+        self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt, refused: Refused
+    ) -> None:
+        self._telemetry.count(zone, attempt.operation, refused.code)
+        await self._record(zone, topic, attempt, refused)
+        if refused.code is Code.ORIGIN_INVALID:
+            return  # there is no topic on which it would be safe to answer
+        answer = codec.encode(codec.rejection(refused, codec.request_id_of(payload)))
+        try:
+            await self._publisher.publish(zone, answer_topic(topic, Outcome.REJECTED), answer)
+        except PublishError:
+            _log.warning("rejection_not_published", zone=zone, topic=topic)
+
+    async def _record(self, zone: Zone, topic: str, attempt: _Attempt, refused: Refused) -> None:
+        try:
+            is_first = await self._services.refusals.record(refused, attempt.origin, attempt.serial)
+        except RegistryError as error:
+            _log.error("refusal_not_recorded", code=error.code, remedy=error.remedy)
+            is_first = True
+        if is_first:
+            _log.info(
+                "request_refused",
+                zone=zone,
+                topic=topic[:256],
+                code=refused.code,
+                detail=refused.detail or None,
+                serial=attempt.serial,
+            )
+
+
+def _as_refusal(error: Exception) -> Refused:
+    """What the device is told; only the log learns what really failed."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, RegistryError) and error.code == "registry_busy":
+        return Refused(Code.BUSY, retry_after_s=_RETRY_WHEN_BUSY_S)
+    if isinstance(error, RegistryError):
+        _log.error("registry_failed", code=error.code, error=str(error), remedy=error.remedy)
+    else:
+        _log.error("request_failed", exc_info=error)
+    return Refused(Code.INTERNAL, retry_after_s=_RETRY_AFTER_FAILURE_S)

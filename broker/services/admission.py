@@ -1,0 +1,38 @@
+"""How often a certificate and a client may ask; checked before anything of a request is read."""
+
+from math import ceil
+
+from broker.core.rate_limit import TokenBuckets
+from broker.ports import Clock
+from broker.protocol.codes import Code, Refused
+from broker.protocol.topics import ClaimOrigin, Origin
+
+
+class Admission:
+    """Rate limits per certificate, and per client of a claim certificate."""
+
+    def __init__(
+        self, clock: Clock, per_certificate: TokenBuckets, per_client: TokenBuckets
+    ) -> None:
+        self._clock = clock
+        self._per_certificate = per_certificate
+        self._per_client = per_client
+
+    def admit(self, origin: Origin) -> None:
+        """Counts one request.
+
+        Raises:
+            Refused: RATE_LIMITED, with the time to wait.
+        """
+        now = self._clock.monotonic()
+        if isinstance(origin, ClaimOrigin):
+            certificate, client = (
+                f"c/{origin.claim_name}",
+                f"{origin.claim_name}/{origin.client_id}",
+            )
+        else:
+            certificate = client = f"d/{origin.device_id}"
+        # The client's own bucket first: one that hammers must not use up its batch's allowance.
+        wait = self._per_client.take(client, now) or self._per_certificate.take(certificate, now)
+        if wait:
+            raise Refused(Code.RATE_LIMITED, retry_after_s=ceil(wait))
