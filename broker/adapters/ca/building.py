@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
@@ -157,14 +156,6 @@ def alternative_names(
     if PROFILES[profile].alternative_name is AlternativeName.URN:
         names = [x509.UniformResourceIdentifier(alternative_uri(profile, name))]
     return _extension(x509.SubjectAlternativeName(names))
-
-
-def host_name(host: str) -> x509.GeneralName:
-    """A host as it stands in a server's certificate: an address or a DNS name in ASCII."""
-    try:
-        return x509.IPAddress(ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def _builder(

@@ -17,6 +17,7 @@ class AuthorityCode(StrEnum):
     FILE_EXISTS = "file_exists"
     FILE_MISSING = "file_missing"
     FILE_UNREADABLE = "file_unreadable"
+    FILE_UNWRITABLE = "file_unwritable"
     FILE_MALFORMED = "file_malformed"
     KEY_EXPOSED = "key_exposed"
     KEY_MISMATCH = "key_mismatch"

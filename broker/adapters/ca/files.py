@@ -1,6 +1,7 @@
 """Writing files so that they are whole, durable, and never for an instant more open than meant."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ def write_secret(path: Path, content: bytes) -> None:
     """Writes a new file that only its owner may read, from its first instant; durable on return.
 
     Raises:
-        AuthorityError: FILE_EXISTS.
+        AuthorityError: FILE_EXISTS, FILE_UNWRITABLE.
     """
     _write_new(path, content, 0o600)
 
@@ -23,7 +24,7 @@ def write_public(path: Path, content: bytes) -> None:
     """Writes a new file that everybody may read, whatever the umask; durable on return.
 
     Raises:
-        AuthorityError: FILE_EXISTS.
+        AuthorityError: FILE_EXISTS, FILE_UNWRITABLE.
     """
     _write_new(path, content, 0o644)
 
@@ -72,6 +73,23 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_public(path: Path, content: bytes) -> None:
+    """Puts `content` in the place of a file that everybody may read: readers see the old or the
+    new, never a part; durable on return.
+
+    Raises:
+        AuthorityError: FILE_UNWRITABLE.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_public(draft, content)
+    try:
+        draft.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
@@ -82,8 +100,23 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
             f"{path} exists already",
             "move it away first, or choose another name",
         ) from error
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        sync_folder(path.parent)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> AuthorityError:
+    return AuthorityError(
+        AuthorityCode.FILE_UNWRITABLE,
+        f"{path} can't be written: {error.strerror}",
+        "see that the folder exists, that you may write to it, and that the disk has room",
+    )

@@ -11,21 +11,18 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.adapters.ca.building import (
-    Signer,
-    build_anchor,
-    build_authority,
-    build_leaf,
-    host_name,
-)
+from broker.adapters.ca.building import Signer, build_anchor, build_authority
 from broker.adapters.ca.crl import build_crl, build_lasting_crl
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.files import sync_folder, write_public
 from broker.adapters.ca.home import MusterHome, PairPaths
 from broker.adapters.ca.hosts import broker_hosts
+from broker.adapters.ca.infrastructure import (
+    build_broker_certificate,
+    build_service_certificate,
+)
 from broker.adapters.ca.key_files import SigningKey, generate_key, write_key
 from broker.core.certificate_profile import OPERATIONAL_CRL_LIFETIME, Profile, validity
-from broker.protocol.names import RESERVED_PREFIX
 from broker.protocol.zones import Zone
 
 _OPEN: Final = 0o755
@@ -54,7 +51,8 @@ def create_home(
             nobody is there to type it when they start.
 
     Raises:
-        AuthorityError: HOME_EXISTS, HOME_UNWRITABLE, HOST_INVALID, PASSPHRASE_EMPTY.
+        AuthorityError: HOME_EXISTS, HOME_UNWRITABLE, FILE_UNWRITABLE, HOST_INVALID,
+            PASSPHRASE_EMPTY.
     """
     names = broker_hosts(hosts)
     place = home.path.resolve()
@@ -66,9 +64,11 @@ def create_home(
     try:
         _fill(MusterHome(draft), names, passphrase, now)
         _move(draft, place)
-    except BaseException:
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    finally:
+        # Gone already when it went where it belongs.
         shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _fill(home: MusterHome, hosts: Sequence[str], passphrase: bytes | None, now: datetime) -> None:
@@ -126,20 +126,13 @@ def _write_broker(
     home: MusterHome, issuer: Signer, zone: Zone, hosts: Sequence[str], now: datetime
 ) -> None:
     key = generate_key()
-    name = f"{RESERVED_PREFIX}{zone}-broker"
-    valid = validity(Profile.BROKER_SERVER, now)
-    alternatives = [host_name(host) for host in hosts]
-    certificate = build_leaf(
-        issuer, Profile.BROKER_SERVER, name, key.public_key(), valid, alternatives
-    )
+    certificate = build_broker_certificate(issuer, zone, key.public_key(), hosts, now)
     _write_pair(home.broker(zone), certificate, key, None)
 
 
 def _write_service(home: MusterHome, issuer: Signer, zone: Zone, now: datetime) -> None:
     key = generate_key()
-    name = f"{RESERVED_PREFIX}service-{zone}"
-    valid = validity(Profile.SERVICE_CLIENT, now)
-    certificate = build_leaf(issuer, Profile.SERVICE_CLIENT, name, key.public_key(), valid)
+    certificate = build_service_certificate(issuer, zone, key.public_key(), now)
     _write_pair(home.service(zone), certificate, key, None)
 
 

@@ -48,7 +48,7 @@ def write_key(path: Path, key: SigningKey, passphrase: bytes | None = None) -> N
     """Writes a new key file that only its owner may read.
 
     Raises:
-        AuthorityError: FILE_EXISTS, PASSPHRASE_EMPTY.
+        AuthorityError: FILE_EXISTS, FILE_UNWRITABLE, PASSPHRASE_EMPTY.
     """
     write_secret(path, key_pem(key, passphrase))
 
@@ -70,13 +70,8 @@ def read_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
     return _decode(path, content, passphrase)
 
 
-def is_encrypted(pem: bytes) -> bool:
-    """Whether the key in `pem` needs a passphrase (RFC 7468, 11; RFC 1421 headers of old)."""
-    return b"ENCRYPTED" in pem
-
-
 def _decode(path: Path, content: bytes, passphrase: bytes | None) -> SigningKey:
-    _check_passphrase(path, is_encrypted(content), passphrase)
+    _check_passphrase(path, _is_encrypted(content), passphrase)
     try:
         key = load_pem_private_key(content, passphrase)
     except UnsupportedAlgorithm as error:
@@ -112,6 +107,11 @@ def _check_passphrase(path: Path, encrypted: bool, passphrase: bytes | None) -> 
             f"a passphrase was given, but {path} isn't encrypted",
             "encrypt the key (`openssl pkcs8 -topk8 -scrypt`), or give no passphrase",
         )
+
+
+def _is_encrypted(pem: bytes) -> bool:
+    """Whether the key in `pem` needs a passphrase (RFC 7468, 11; RFC 1421 headers of old)."""
+    return b"ENCRYPTED" in pem
 
 
 def _not_allowed(path: Path) -> AuthorityError:

@@ -1,6 +1,8 @@
-"""Reading certificates and authorities from their files."""
+"""Reading certificates, CRLs and authorities from their files."""
 
+import re
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 
@@ -9,6 +11,8 @@ from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import PairPaths
 from broker.adapters.ca.key_files import read_key
+
+_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -21,11 +25,23 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:
-        raise AuthorityError(
-            AuthorityCode.FILE_MALFORMED,
-            f"{path} holds no certificate in PEM",
-            "restore it from your backup",
-        ) from error
+        raise _malformed(path, "certificate") from error
+
+
+def read_crls(path: Path) -> list[x509.CertificateRevocationList]:
+    """The CRLs in a PEM file, at least one.
+
+    Raises:
+        AuthorityError: FILE_MISSING, FILE_UNREADABLE, FILE_MALFORMED.
+    """
+    content = read_file(path)
+    try:
+        lists = [x509.load_pem_x509_crl(block) for block in _CRL.findall(content)]
+    except ValueError as error:
+        raise _malformed(path, "CRL") from error
+    if not lists:
+        raise _malformed(path, "CRL")
+    return lists
 
 
 def load_signer(pair: PairPaths, passphrase: bytes | None) -> Signer:
@@ -40,6 +56,14 @@ def load_signer(pair: PairPaths, passphrase: bytes | None) -> Signer:
         raise AuthorityError(
             AuthorityCode.KEY_MISMATCH,
             f"{pair.key} isn't the key of {pair.certificate}",
-            "restore both from the same backup",
+            "restore both from one backup",
         )
     return Signer(certificate, key)
+
+
+def _malformed(path: Path, what: str) -> AuthorityError:
+    return AuthorityError(
+        AuthorityCode.FILE_MALFORMED,
+        f"{path} holds no whole {what} in PEM",
+        "restore it from your backup",
+    )

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-# 16 MiB a guess, five times over: half of what OpenSSL is willing to spend on reading it.
+# 16 MiB a guess, five times over: within the 32 MiB that OpenSSL spends on reading it.
 _COST: Final = 2**14
 _BLOCK_SIZE: Final = 8
 _PARALLEL: Final = 5

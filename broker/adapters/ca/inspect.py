@@ -1,0 +1,198 @@
+"""Looking over a home's certificates, keys, anchors and CRLs, as `muster doctor` does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import NameOID
+
+from broker.adapters.ca.errors import AuthorityCode, AuthorityError
+from broker.adapters.ca.findings import Check, Finding, Level, Period, check_period, failed
+from broker.adapters.ca.home import MusterHome, PairPaths
+from broker.adapters.ca.key_files import read_key
+from broker.adapters.ca.loading import read_certificates, read_crls
+from broker.protocol.zones import Zone
+
+_LEAF_MARGIN: Final = timedelta(days=30)
+_AUTHORITY_MARGIN: Final = timedelta(days=365)
+# Signed anew each day to last for seven: below five, nobody has signed for two.
+_OPERATIONAL_CRL_MARGIN: Final = timedelta(days=5)
+
+_RENEW: Final = "renew it with the infrastructure authority's key, then restart what uses it"
+_REPLACE: Final = "plan the authority's replacement: everybody who trusts it needs the new one"
+_RESTORE: Final = "restore the files from one backup"
+_SERVE: Final = "start the service, which signs it each day; once it has expired nobody can connect"
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A pair of files in the home, and what should be true of it."""
+
+    pair: PairPaths
+    issuer: Path
+    margin: timedelta
+    remedy: str
+    key_needed: bool = True
+    passphrase: bytes | None = None
+
+
+def inspect_home(home: MusterHome, now: datetime, passphrase: bytes | None = None) -> list[Finding]:
+    """Everything that was checked, and what is fine too. Reads files and changes nothing.
+
+    Encrypted keys are compared with their certificates only when there is a passphrase.
+    """
+    findings: list[Finding] = []
+    for subject in (*_authorities(home, passphrase), *_leaves(home)):
+        findings += _inspect_pair(subject, now)
+    for zone in Zone:
+        findings += _inspect_anchors(home.client_anchors(zone), _client_anchors(home, zone))
+        findings += _inspect_crls(home, zone, now)
+    findings += _inspect_anchors(home.server_anchors, [home.infrastructure])
+    return findings
+
+
+def _authorities(home: MusterHome, passphrase: bytes | None) -> list[_Subject]:
+    pairs = [
+        (home.root, home.root, False),
+        (home.operational, home.root, True),
+        (home.claim, home.claim, False),
+        (home.infrastructure, home.infrastructure, False),
+    ]
+    return [
+        _Subject(pair, issuer.certificate, _AUTHORITY_MARGIN, _REPLACE, needed, passphrase)
+        for pair, issuer, needed in pairs
+    ]
+
+
+def _leaves(home: MusterHome) -> list[_Subject]:
+    return [
+        _Subject(pair, home.infrastructure.certificate, _LEAF_MARGIN, _RENEW)
+        for zone in Zone
+        for pair in (home.broker(zone), home.service(zone))
+    ]
+
+
+def _client_anchors(home: MusterHome, zone: Zone) -> list[PairPaths]:
+    if zone is Zone.CLAIM:
+        return [home.claim, home.infrastructure]
+    return [home.root, home.operational, home.infrastructure]
+
+
+def _inspect_pair(subject: _Subject, now: datetime) -> Iterator[Finding]:
+    path = subject.pair.certificate
+    try:
+        certificate = read_certificates(path)[0]
+    except AuthorityError as error:
+        yield failed(Check.FILE, path, error)
+        return
+    period = Period(
+        certificate.not_valid_before_utc, certificate.not_valid_after_utc, subject.margin
+    )
+    yield check_period(Check.EXPIRY, path, _name(certificate), period, now, subject.remedy)
+    issuer = _readable(subject.issuer)
+    if issuer is not None:
+        yield _inspect_chain(path, certificate, issuer)
+    yield _inspect_key(subject, certificate)
+
+
+def _inspect_chain(path: Path, certificate: x509.Certificate, issuer: x509.Certificate) -> Finding:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        message = f"{_name(certificate)} wasn't signed by {_name(issuer)}"
+        return Finding(Level.ERROR, Check.CHAIN, path, message, _RESTORE)
+    return Finding(Level.OK, Check.CHAIN, path, f"signed by {_name(issuer)}")
+
+
+def _inspect_key(subject: _Subject, certificate: x509.Certificate) -> Finding:
+    path = subject.pair.key
+    try:
+        key = read_key(path, subject.passphrase)
+    except AuthorityError as error:
+        if error.code is AuthorityCode.FILE_MISSING and not subject.key_needed:
+            return Finding(Level.OK, Check.KEY, path, "kept elsewhere")
+        if error.code is AuthorityCode.PASSPHRASE_MISSING:
+            return Finding(Level.OK, Check.KEY, path, "encrypted; not compared without passphrase")
+        return failed(Check.KEY, path, error)
+    if key.public_key() != certificate.public_key():
+        message = f"isn't the key of {subject.pair.certificate}"
+        return Finding(Level.ERROR, Check.KEY, path, message, _RESTORE, AuthorityCode.KEY_MISMATCH)
+    return Finding(Level.OK, Check.KEY, path, f"is the key of {_name(certificate)}")
+
+
+def _inspect_anchors(path: Path, expected: list[PairPaths]) -> Iterator[Finding]:
+    """An anchor that is missing locks out; one too many lets in."""
+    try:
+        present = set(read_certificates(path))
+    except AuthorityError as error:
+        yield failed(Check.ANCHORS, path, error)
+        return
+    wanted = [_readable(pair.certificate) for pair in expected]
+    if None in wanted:
+        return
+    for anchor in wanted:
+        if anchor is not None and anchor not in present:
+            message = f"{_name(anchor)} is missing"
+            yield Finding(Level.ERROR, Check.ANCHORS, path, message, "add it, or restore the file")
+    for extra in present.difference(anchor for anchor in wanted if anchor is not None):
+        message = f"{_name(extra)} is trusted, and isn't an authority of this home"
+        yield Finding(Level.WARNING, Check.ANCHORS, path, message, "remove it unless you added it")
+    if present == set(wanted):
+        yield Finding(Level.OK, Check.ANCHORS, path, "holds what it should")
+
+
+def _inspect_crls(home: MusterHome, zone: Zone, now: datetime) -> Iterator[Finding]:
+    path = home.crl_file(zone)
+    try:
+        lists = read_crls(path)
+    except AuthorityError as error:
+        yield failed(Check.FILE, path, error)
+        return
+    own = home.claim if zone is Zone.CLAIM else home.operational
+    for pair in (own, home.infrastructure):
+        issuer = _readable(pair.certificate)
+        if issuer is not None:
+            yield _inspect_crl(path, lists, issuer, now, signed_daily=pair == home.operational)
+
+
+def _inspect_crl(
+    path: Path,
+    lists: list[x509.CertificateRevocationList],
+    issuer: x509.Certificate,
+    now: datetime,
+    *,
+    signed_daily: bool,
+) -> Finding:
+    name = _name(issuer)
+    remedy = _SERVE if signed_daily else "sign it anew with the authority's key"
+    found = next((crl for crl in lists if crl.issuer == issuer.subject), None)
+    if found is None:
+        message = f"holds no CRL of {name}, so its certificates are refused"
+        return Finding(Level.ERROR, Check.CRL_SIGNATURE, path, message, remedy)
+    key = issuer.public_key()
+    if not found.is_signature_valid(key):  # type: ignore[arg-type] # an authority's key can sign
+        message = f"the CRL of {name} wasn't signed by it"
+        return Finding(Level.ERROR, Check.CRL_SIGNATURE, path, message, remedy)
+    if found.next_update_utc is None:
+        message = f"the CRL of {name} doesn't say until when it's in force"
+        return Finding(Level.ERROR, Check.CRL_EXPIRY, path, message, remedy)
+    margin = _OPERATIONAL_CRL_MARGIN if signed_daily else _AUTHORITY_MARGIN
+    period = Period(found.last_update_utc, found.next_update_utc, margin)
+    return check_period(Check.CRL_EXPIRY, path, f"the CRL of {name}", period, now, remedy)
+
+
+def _readable(path: Path) -> x509.Certificate | None:
+    """The certificate, or none where its own inspection tells what is wrong with it."""
+    try:
+        return read_certificates(path)[0]
+    except AuthorityError:
+        return None
+
+
+def _name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else certificate.subject.rfc4514_string()
