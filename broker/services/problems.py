@@ -9,7 +9,7 @@ class ProblemCode(StrEnum):
     HOME_MISSING = "home_missing"
     HOME_EXISTS = "home_exists"
     SETTINGS_INVALID = "settings_invalid"
-    PASSPHRASE_INVALID = "passphrase_invalid"  # noqa: S105 - a code
+    PASSPHRASE_INVALID = "passphrase_invalid"
     FILE_UNREADABLE = "file_unreadable"
     FILE_EXISTS = "file_exists"
     NAME_INVALID = "name_invalid"

@@ -1,0 +1,81 @@
+"""What the commands print: results to stdout, everything else to stderr; pictures on terminals."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def say(text: str) -> None:
+    """A line of the result."""
+    print(text, flush=True)
+
+
+def note(text: str, style: str = "") -> None:
+    """A line about the result, to stderr."""
+    _console(stderr=True).print(Text(_printable(text), style), soft_wrap=True)
+
+
+def emit(value: object) -> None:
+    """One JSON value on one line of stdout."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A picture on a terminal; elsewhere lines of tab-separated columns, the first their names.
+
+    A cell that is a level (`ok`, `warning`, `error`) is coloured.
+    """
+    console = _console(stderr=False)
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            say("\t".join(_printable(cell) for cell in row))
+        return
+    picture = Table(title=title or None, title_justify="left")
+    for column in columns:
+        picture.add_column(column, overflow="fold")
+    for row in rows:
+        picture.add_row(*(Text(_printable(cell), STYLES.get(cell, "")) for cell in row))
+    console.print(picture)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Progress]:
+    """A bar on stderr while the block runs; its only task has the id of `bar_of`.
+
+    Without a terminal there is none.
+    """
+    console = _console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    bar.add_task(description, total=total)
+    with bar:
+        yield bar
+
+
+def advance(bar: Progress, by: int) -> None:
+    """Moves the bar that `progress` made."""
+    bar.advance(bar.task_ids[0], by)
+
+
+def _console(*, stderr: bool) -> Console:
+    # Made anew each time: tests and pipes replace the streams while the process lives.
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: parts of it were sent by devices."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

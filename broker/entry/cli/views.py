@@ -1,0 +1,104 @@
+"""The registry's records as the commands show them; the JSON's members never change their meaning.
+
+Times are RFC 3339 in UTC, durations as in a group file, and what isn't there is null.
+"""
+
+from datetime import datetime
+
+from broker.core.durations import format_duration
+from broker.core.records import Certificate, ClaimCertificate, Device, EnrollmentGroup, Event
+from broker.protocol.names import GroupName
+
+Json = dict[str, object]
+
+
+def claim_state(claim: ClaimCertificate, now: datetime) -> str:
+    """Whether devices can claim with it: `active`, or why not."""
+    if claim.revoked_at is not None:
+        return "revoked"
+    if now >= claim.not_after:
+        return "expired"
+    return "exhausted" if claim.claims >= claim.max_claims else "active"
+
+
+def claim_json(claim: ClaimCertificate, group: GroupName | None, now: datetime) -> Json:
+    """A claim certificate."""
+    return {
+        "name": claim.name,
+        "state": claim_state(claim, now),
+        "group": group,
+        "claims": claim.claims,
+        "max_claims": claim.max_claims,
+        "not_before": claim.not_before,
+        "not_after": claim.not_after,
+        "revoked_at": claim.revoked_at,
+        "certificate_serial": claim.serial,
+    }
+
+
+def group_json(group: EnrollmentGroup, enrollments: int) -> Json:
+    """An enrollment group, with how long its allow-list is."""
+    return {
+        "name": group.name,
+        "claim_certificates": sorted(group.claim_certificates),
+        "device_name": group.device_name,
+        "allowed_keys": sorted(group.allowed_keys),
+        "certificate_lifetime": format_duration(group.certificate_lifetime),
+        "quota": group.quota,
+        "devices": group.devices,
+        "serials": group.serials,
+        "enrollments": enrollments,
+        "reprovision": group.reprovision,
+    }
+
+
+def device_json(device: Device) -> Json:
+    """A device, without its certificates."""
+    return {
+        "id": device.id,
+        "state": device.state,
+        "group": device.group,
+        "serial": device.serial,
+        "parameters": device.parameters,
+        "registered_at": device.registered_at,
+        "activated_at": device.activated_at,
+    }
+
+
+def certificate_json(certificate: Certificate) -> Json:
+    """An operational certificate; its PEM is public, but long, and so left out."""
+    return {
+        "certificate_serial": certificate.serial,
+        "state": certificate.state,
+        "claim_name": certificate.claim_name,
+        "certificate_sha256": certificate.certificate_sha256,
+        "key_sha256": certificate.key_sha256,
+        "not_before": certificate.not_before,
+        "not_after": certificate.not_after,
+        "confirm_by": certificate.confirm_by,
+        "confirmed_at": certificate.confirmed_at,
+        "revoked_at": certificate.revoked_at,
+        "revoked_for": certificate.revoked_for,
+    }
+
+
+def event_json(event: Event) -> Json:
+    """A line of the audit log."""
+    return {
+        "id": event.id,
+        "at": event.at,
+        "kind": event.kind,
+        "device_id": event.device_id,
+        "serial": event.serial_number,
+        "claim_name": event.claim_name,
+        "client_id": event.client_id,
+        "group": event.group,
+        "code": event.code,
+        "detail": event.detail,
+        "repeated": event.repeated,
+    }
+
+
+def shown_time(moment: datetime | None) -> str:
+    """The moment in UTC to the second, for a person."""
+    return "-" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")

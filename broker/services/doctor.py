@@ -1,0 +1,169 @@
+"""What is wrong, or soon will be, with what the registry holds; and the words for all findings."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from broker.core.records import ClaimCertificate, EnrollmentGroup, Reprovision, Serials
+from broker.ports import Clock, EventFilter, ReadTransaction, Registry, RegistryError
+
+CLAIM_MARGIN: Final = timedelta(days=14)
+"""A claim certificate is flashed long before it's used: warn while there's time for a new one."""
+
+NEARLY_USED: Final = 0.9
+CLOCK_MARGIN: Final = timedelta(minutes=5)
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, and the operator should know or decide."""
+    ERROR = "error"
+    """Something doesn't work, or isn't safe."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `remedy` says what to do, unless it is fine."""
+
+    level: Level
+    check: str
+    """A stable name of what was checked, such as `claim_certificate`."""
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    claims: list[ClaimCertificate]
+    groups: list[tuple[EnrollmentGroup, int]]
+    newest_event: datetime | None
+
+
+async def examine_registry(registry: Registry, clock: Clock) -> list[Finding]:
+    """Whether the registry answers, and what its groups and claim certificates lead to."""
+    try:
+        contents = await registry.read(_load)
+    except RegistryError as error:
+        return [registry_failed(error)]
+    now = clock.now()
+    findings = [Finding(Level.OK, "registry", "registry", "answers, and its schema is current")]
+    findings += _examine_clock(contents.newest_event, now)
+    for group, enrollments in contents.groups:
+        findings += _examine_group(group, enrollments)
+    listed = {name for group, _ in contents.groups for name in group.claim_certificates}
+    for claim in contents.claims:
+        findings += _examine_claim(claim, claim.name in listed, now)
+    if not contents.groups:
+        findings.append(_NO_GROUPS)
+    return findings
+
+
+def registry_failed(error: RegistryError) -> Finding:
+    """The registry can't be used at all."""
+    remedy = error.remedy or "See that the database runs and that registry.url is right."
+    return Finding(Level.ERROR, "registry", "registry", f"{error} ({error.code})", remedy)
+
+
+_NO_GROUPS: Final = Finding(
+    Level.WARNING,
+    "group",
+    "groups",
+    "There is no enrollment group, so no device can claim.",
+    "Write a group file and run 'muster group apply FILE'.",
+)
+
+
+def _load(view: ReadTransaction) -> _Contents:
+    newest = view.events(EventFilter(limit=1))
+    return _Contents(
+        view.claim_certificates(),
+        [(group, view.count_enrollments(group.name)) for group in view.groups()],
+        newest[0].at if newest else None,
+    )
+
+
+def _examine_clock(newest_event: datetime | None, now: datetime) -> Iterator[Finding]:
+    if newest_event is not None and newest_event > now + CLOCK_MARGIN:
+        yield Finding(
+            Level.ERROR,
+            "clock",
+            "clock",
+            f"This machine's clock says {now:%Y-%m-%d %H:%M}Z, but the registry holds an event of "
+            f"{newest_event:%Y-%m-%d %H:%M}Z.",
+            "Set the clock (NTP): certificates would be made for the wrong time.",
+        )
+
+
+def _examine_group(group: EnrollmentGroup, enrollments: int) -> Iterator[Finding]:
+    find = _about("group", group.name)
+    if group.serials is Serials.ANY:
+        yield find(
+            Level.WARNING,
+            "OPEN TO ANY SERIAL NUMBER: whoever has a claim certificate of this group can make up "
+            "devices until its quota is full.",
+            "Import the serial numbers with 'muster enroll import' and set serials = \"listed\".",
+        )
+    elif enrollments == 0:
+        yield find(
+            Level.WARNING,
+            "Its allow-list is empty, so no device can claim.",
+            f"Import it with 'muster enroll import FILE --group {group.name}'.",
+        )
+    if group.reprovision is Reprovision.REPLACE:
+        yield find(
+            Level.WARNING,
+            'reprovision = "replace": whoever has a claim certificate and a serial number can take '
+            "the place of that device.",
+            'Set reprovision = "refuse" or "same-key" once devices have been replaced.',
+        )
+    if not group.claim_certificates:
+        yield find(
+            Level.WARNING,
+            "It lists no claim certificate, so no device can claim.",
+            "Add one to claim_certificates in the group file and apply it.",
+        )
+    yield _examine_quota(group, find)
+
+
+def _examine_quota(group: EnrollmentGroup, find: Callable[[Level, str, str], Finding]) -> Finding:
+    members = f"{group.devices:,} of {group.quota:,} devices"
+    raise_it = "Raise quota in the group file and apply it, if that many devices are genuine."
+    if group.devices >= group.quota:
+        return find(Level.WARNING, f"It is full: {members}.", raise_it)
+    if group.devices >= NEARLY_USED * group.quota:
+        return find(Level.WARNING, f"It is nearly full: {members}.", raise_it)
+    return find(Level.OK, f"Holds {members}.", "")
+
+
+def _examine_claim(claim: ClaimCertificate, is_listed: bool, now: datetime) -> Iterator[Finding]:
+    find = _about("claim_certificate", claim.name)
+    again = "Make a new one with 'muster claim-cert create' and list it in the group file."
+    if claim.revoked_at is not None or now >= claim.not_after:
+        if is_listed:
+            word = "revoked" if claim.revoked_at is not None else "expired"
+            yield find(Level.WARNING, f"It is {word}, and still listed by a group.", again)
+        return
+    used = f"{claim.claims:,} of {claim.max_claims:,} claims used"
+    if not is_listed:
+        yield find(
+            Level.WARNING,
+            "No group lists it, so it can't claim.",
+            "Add it to claim_certificates in a group file, or revoke it.",
+        )
+    if claim.claims >= NEARLY_USED * claim.max_claims:
+        word = "exhausted" if claim.claims >= claim.max_claims else "nearly exhausted"
+        yield find(Level.WARNING, f"It is {word}: {used}.", again)
+    if claim.not_after - now < CLAIM_MARGIN:
+        yield find(Level.WARNING, f"It expires at {claim.not_after:%Y-%m-%d %H:%M}Z.", again)
+    else:
+        yield find(Level.OK, f"Good until {claim.not_after:%Y-%m-%d}; {used}.", "")
+
+
+def _about(check: str, subject: str) -> Callable[[Level, str, str], Finding]:
+    return lambda level, message, remedy: Finding(level, check, subject, message, remedy)
