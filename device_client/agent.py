@@ -1,0 +1,281 @@
+"""The agent: from a claim bundle to a confirmed member of the fleet, and connected from then on.
+
+Every try is one walk along the same path (enroll if there is no identity, connect to the fleet,
+confirm) from whatever the disk holds, so a restart at any point is nothing special.
+"""
+
+import asyncio
+import hashlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from broker.protocol.codes import Code
+from broker.protocol.messages import (
+    ConfirmAccepted,
+    ConfirmRequest,
+    EnrollAccepted,
+    EnrollRequest,
+)
+from broker.protocol.names import ClaimName, ClientId, SerialNumber
+from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Operation, claim_topic, device_topic
+from broker.protocol.zones import Zone
+from device_client import answers, exchange, keys, retry, tls
+from device_client.backoff import Backoff, no_sooner_than
+from device_client.enrollment import Enrollment
+from device_client.errors import (
+    BundleInvalid,
+    CertificateRefused,
+    DeviceError,
+    RequestRejected,
+    TimedOut,
+)
+from device_client.exchange import Question
+from device_client.identity import Identity
+from device_client.keystore import Keystore
+from device_client.retry import Prospect
+from device_client.settings import Timing
+from device_client.status import Activity, StatusFile
+from device_client.transport import Address, Connection, connected
+
+log = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Agent:
+    """One device. `keystore` is open for as long as this lives."""
+
+    def __init__(
+        self,
+        keystore: Keystore,
+        status: StatusFile,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
+        clock: Callable[[], datetime] = _utc_now,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` gives the time in UTC, `chance` numbers from 0 up to 1 for the jitter."""
+        self._keystore = keystore
+        self._status = status
+        self._timing = timing
+        self._clock = clock
+        self._chance = chance
+        self._soon = Backoff(timing.backoff_base_s, timing.backoff_cap_s, chance)
+        self._later = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
+        self._last_error: DeviceError | None = None
+        self._in_a_row = 0
+        self._doubted = False
+        self._made_fresh_key = False
+
+    async def claim(self, timeout_s: float | None = None, *, wait: bool = True) -> Identity:
+        """Makes this device a confirmed member of the fleet, and returns who it is.
+
+        A device that is one already only proves it once more. With `wait` unset it makes one try;
+        otherwise it tries for `timeout_s` seconds (without end if none) what trying may help.
+
+        Raises:
+            DeviceError: the last reason why it isn't one.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._persist(self._prove_membership, self._give_up if wait else _once)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"This device wasn't accepted within {timeout_s:g} s.", _remedy_of(self._last_error)
+            ) from error
+
+    async def run(self) -> None:
+        """Becomes a member and stays connected to the fleet, until cancelled."""
+        await self._persist(self._stay_connected, _never)
+
+    async def _persist(
+        self, attempt: Callable[[], Awaitable[ResultT]], hopeless: Callable[[Prospect], bool]
+    ) -> ResultT:
+        """Repeats the attempt until it succeeds or fails in a way that is hopeless."""
+        while True:
+            began = time.monotonic()
+            try:
+                return await attempt()
+            except DeviceError as error:
+                if time.monotonic() - began > self._timing.stable_s:
+                    self._forget_failures()
+                again_at_once = await self._learn_from(error)
+                prospect = retry.prospect(error, self._in_a_row)
+                if hopeless(prospect) and not again_at_once:
+                    raise
+                delay_s = 0.0 if again_at_once else self._delay(error, prospect)
+            log.info("next try in %.1f s", delay_s)
+            await asyncio.sleep(delay_s)
+
+    async def _prove_membership(self) -> Identity:
+        async with self._membership() as (identity, _):
+            return identity
+
+    async def _stay_connected(self) -> None:
+        async with self._membership() as (_, connection):
+            await connection.until_lost()
+
+    @asynccontextmanager
+    async def _membership(self) -> AsyncIterator[tuple[Identity, Connection]]:
+        """A connection to the fleet that this device's certificate has been confirmed on."""
+        identity = await asyncio.to_thread(self._keystore.current)
+        if identity is None or self._doubted or identity.not_after <= self._clock():
+            self._doubted = False
+            identity = await self._enroll()
+        address = Address(
+            zone=Zone.FLEET,
+            endpoint=identity.fleet,
+            client_id=identity.device_id,
+            context=await asyncio.to_thread(tls.fleet_context, identity),
+            timeout_s=self._timing.connect_s,
+            keepalive_s=self._timing.keepalive_s,
+        )
+        self._status.note(Activity.CONNECTING)
+        async with connected(address) as connection:
+            identity = await self._confirm(connection, identity)
+            log.info("connected to the fleet as %s", identity.device_id)
+            self._last_error = None
+            self._in_a_row = 0
+            self._status.note(Activity.ONLINE)
+            yield identity, connection
+
+    async def _enroll(self) -> Identity:
+        """Asks the claim zone for a certificate about our key, and stores it."""
+        claim = await asyncio.to_thread(self._remembered)
+        serial = SerialNumber(claim.serial)
+        pending = await asyncio.to_thread(self._keystore.key_for_claim, serial, claim.key_type)
+        origin = ClaimOrigin(ClaimName(claim.bundle.claim_name), _claim_client_id(serial))
+        request = EnrollRequest(
+            request_id=exchange.new_request_id(),
+            serial=serial,
+            csr=keys.signing_request(pending.key),
+            parameters=claim.parameters,
+        )
+        topic = claim_topic(origin, Operation.ENROLL)
+        question = Question(topic, request.request_id, request, EnrollAccepted)
+        address = Address(
+            zone=Zone.CLAIM,
+            endpoint=claim.bundle.claim,
+            client_id=origin.client_id,
+            context=tls.claim_context(claim.bundle),
+            timeout_s=self._timing.connect_s,
+            keepalive_s=self._timing.keepalive_s,
+        )
+        self._status.note(Activity.CLAIMING)
+        async with connected(address) as connection:
+            answer = await exchange.ask(connection, question, self._timing.answers_s)
+        key_sha256 = keys.fingerprint(pending.key.public_key())
+        grant = answers.check_answer(answer, key_sha256, claim.bundle.trust_bundle, self._clock())
+        identity = await asyncio.to_thread(self._keystore.install, grant, pending)
+        log.info("accepted as %s until %s", identity.device_id, identity.not_after)
+        return identity
+
+    async def _confirm(self, connection: Connection, identity: Identity) -> Identity:
+        """Proves the certificate by the connection made with it; harmless when repeated."""
+        request = ConfirmRequest(
+            request_id=exchange.new_request_id(), certificate_sha256=identity.certificate_sha256
+        )
+        topic = device_topic(DeviceOrigin(identity.device_id), Operation.CONFIRM)
+        question = Question(topic, request.request_id, request, ConfirmAccepted)
+        await exchange.ask(connection, question, self._timing.answers_s)
+        if identity.confirmed_at is not None:
+            return identity
+        return await asyncio.to_thread(self._keystore.confirm, identity, self._clock())
+
+    async def _learn_from(self, error: DeviceError) -> bool:
+        """Draws the error's consequence for what is stored; whether that calls for a new try."""
+        same = self._last_error is not None and self._last_error.stable_code == error.stable_code
+        self._in_a_row = self._in_a_row + 1 if same else 1
+        self._last_error = error
+        self._status.note_error(error, self._clock())
+        log.warning("%s: %s %s", error.stable_code, error, error.remedy)
+        if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
+            self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
+        if isinstance(error, RequestRejected):
+            return await self._learn_from_rejection(error.rejected.known_code)
+        return False
+
+    async def _learn_from_rejection(self, code: Code | None) -> bool:
+        match code:
+            case Code.CERTIFICATE_REVOKED:
+                current = await asyncio.to_thread(self._keystore.current)
+                if current is not None:
+                    await asyncio.to_thread(self._keystore.discard_certificate, current)
+                return self._in_a_row == 1
+            case Code.CERTIFICATE_UNKNOWN:
+                self._doubted = True
+                return self._in_a_row == 1
+            case Code.KEY_IN_USE if not self._made_fresh_key:
+                self._made_fresh_key = True
+                await self._replace_key()
+                return True
+            case Code.KEY_NOT_ALLOWED:
+                return await self._change_key_type()
+            case _:
+                return False
+
+    async def _replace_key(self) -> None:
+        claim = await asyncio.to_thread(self._remembered)
+        serial = SerialNumber(claim.serial)
+        await asyncio.to_thread(self._keystore.new_key, serial, claim.key_type)
+
+    async def _change_key_type(self) -> bool:
+        """The key kept may be of another type than is configured now; it was never certified."""
+        claim = await asyncio.to_thread(self._remembered)
+        serial = SerialNumber(claim.serial)
+        pending = await asyncio.to_thread(self._keystore.key_for_claim, serial, claim.key_type)
+        if keys.type_of(pending.key) is claim.key_type:
+            return False
+        await self._replace_key()
+        return True
+
+    def _remembered(self) -> Enrollment:
+        claim = self._keystore.enrollment()
+        if claim is None:
+            raise BundleInvalid(
+                "This device has no claim bundle.",
+                "Run 'muster-device claim --bundle FILE' with the maker's bundle.",
+            )
+        return claim
+
+    def _delay(self, error: DeviceError, prospect: Prospect) -> float:
+        asked_s = error.rejected.retry_after_s if isinstance(error, RequestRejected) else None
+        if asked_s is not None:
+            return no_sooner_than(asked_s, self._chance)
+        return (self._soon if prospect is Prospect.SOON else self._later).next()
+
+    def _forget_failures(self) -> None:
+        self._soon.reset()
+        self._later.reset()
+        self._in_a_row = 0
+
+    @staticmethod
+    def _give_up(prospect: Prospect) -> bool:
+        return prospect is Prospect.NEVER
+
+
+def _once(_: Prospect) -> bool:
+    return True
+
+
+def _never(_: Prospect) -> bool:
+    return False
+
+
+def _remedy_of(error: DeviceError | None) -> str:
+    if error is None:
+        return "Allow more time with --timeout."
+    return f"The last obstacle was {error.stable_code}: {error} {error.remedy}"
+
+
+def _claim_client_id(serial: SerialNumber) -> ClientId:
+    """Always the same for one device, so that after a restart it takes over its own connection."""
+    return ClientId(f"device-{hashlib.sha256(serial.encode()).hexdigest()[:32]}")

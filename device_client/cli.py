@@ -1,0 +1,222 @@
+"""The command `muster-device`: claim, run, status."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from broker.protocol import codec
+from device_client import keystore, status
+from device_client.agent import Agent
+from device_client.enrollment import Enrollment, bundle_from, checked
+from device_client.errors import (
+    BundleInvalid,
+    DeviceError,
+    RequestRejected,
+    SerialMissing,
+    StateLocked,
+    TimedOut,
+)
+from device_client.hardware import hardware_serial
+from device_client.keys import KeyType
+from device_client.keystore import Keystore
+from device_client.settings import default_state_directory
+from device_client.status import Report, StatusFile
+
+ResultT = TypeVar("ResultT")
+
+FAILED: Final = 1
+REFUSED: Final = 3
+TIMED_OUT: Final = 4
+LOCKED: Final = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit status is 0, or one that the README lists."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return int(options.command(options))
+    except DeviceError as error:
+        print(f"muster-device: {error.stable_code}: {error}", file=sys.stderr)
+        if error.remedy:
+            print(f"  {error.remedy}", file=sys.stderr)
+        return _exit_status(error)
+
+
+def _claim(options: argparse.Namespace) -> int:
+    with keystore.opened(options.state) as store:
+        _remember(store, options)
+        agent = Agent(store, StatusFile(options.state))
+        timeout_s = options.timeout if options.timeout > 0 else None
+        identity = _until_stopped(agent.claim(timeout_s, wait=not options.no_wait))
+        if identity is None:
+            return FAILED
+        print(f"{identity.device_id} is a member of the fleet until {identity.not_after:%F %T} UTC")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    with keystore.opened(options.state) as store:
+        _remember(store, options)
+        _until_stopped(Agent(store, StatusFile(options.state)).run())
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    report = status.report(options.state)
+    if options.json:
+        print(codec.encode(report).decode())
+    else:
+        print(_for_people(report))
+    return 0
+
+
+def _remember(store: Keystore, options: argparse.Namespace) -> None:
+    """Merges the command line into what is remembered; what isn't given stays as it was."""
+    known = store.enrollment_if_readable()
+    if options.bundle is not None:
+        bundle = bundle_from(options.bundle)
+    elif known is not None:
+        bundle = known.bundle
+    elif store.current() is not None:
+        return
+    else:
+        raise BundleInvalid(
+            "This device has no claim bundle.", "Give the maker's bundle with --bundle FILE."
+        )
+    claim = Enrollment(
+        bundle=bundle,
+        serial=options.serial or (known.serial if known else _own_serial()),
+        parameters=dict(options.parameter) or (known.parameters if known else {}),
+        key_type=options.key_type or (known.key_type if known else KeyType.P256),
+    )
+    store.remember(checked(claim))
+
+
+def _own_serial() -> str:
+    serial = hardware_serial()
+    if serial is None:
+        raise SerialMissing(
+            "This hardware reports no serial number that means anything.",
+            "Give the device's serial number with --serial.",
+        )
+    return serial
+
+
+def _until_stopped(work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """The result, or none when SIGTERM or SIGINT ended it in good order."""
+
+    async def stoppable() -> ResultT:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("stopped")
+        return None
+
+
+def _exit_status(error: DeviceError) -> int:
+    match error:
+        case RequestRejected():
+            return REFUSED
+        case TimedOut():
+            return TIMED_OUT
+        case StateLocked():
+            return LOCKED
+        case _:
+            return FAILED
+
+
+def _for_people(report: Report) -> str:
+    lines = {
+        "membership": report.membership,
+        "agent": report.activity,
+        "serial number": report.serial,
+        "device id": report.device_id,
+        "certificate": report.certificate_serial,
+        "valid until": f"{report.not_after:%F %T} UTC" if report.not_after else None,
+        "fleet broker": f"{report.fleet.host}:{report.fleet.port}" if report.fleet else None,
+    }
+    text = [f"{name + ':':15} {value}" for name, value in lines.items() if value is not None]
+    if (error := report.last_error) is not None:
+        text += [f"last error:     {error.code} at {error.at:%F %T} UTC", f"  {error.message}"]
+        text += [f"  {error.remedy}"] if error.remedy else []
+    return "\n".join(text)
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't NAME=VALUE")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="muster-device", description="The agent that makes this device a member of a fleet."
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--state",
+        type=Path,
+        default=default_state_directory(),
+        metavar="DIR",
+        help="where keys and certificates are kept (default: %(default)s)",
+    )
+    common.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    claim = commands.add_parser("claim", parents=[common], help="become a member, then end")
+    _add_claim_options(claim)
+    claim.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="give up after so long; 0 is never (default: %(default)g)",
+    )
+    claim.add_argument("--no-wait", action="store_true", help="try once only")
+    claim.set_defaults(command=_claim)
+
+    run = commands.add_parser("run", parents=[common], help="become a member and stay connected")
+    _add_claim_options(run)
+    run.set_defaults(command=_run)
+
+    show = commands.add_parser("status", parents=[common], help="how far this device has come")
+    show.add_argument("--json", action="store_true", help="for programs")
+    show.set_defaults(command=_status)
+    return parser
+
+
+def _add_claim_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="the maker's claim bundle; remembered"
+    )
+    parser.add_argument(
+        "--serial", help="this device's serial number (default: what the hardware reports)"
+    )
+    parser.add_argument(
+        "--parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="reported to the service for its name rule; may be repeated",
+    )
+    parser.add_argument(
+        "--key-type", type=KeyType, choices=list(KeyType), help="of a new key (default: p256)"
+    )

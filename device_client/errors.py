@@ -1,0 +1,113 @@
+"""Why the agent can't go on, each with one stable code, a sentence and a remedy."""
+
+from typing import ClassVar
+
+from broker.protocol.messages import Rejected
+from broker.protocol.zones import Zone
+
+
+class DeviceError(Exception):
+    """Something that stands between this device and the fleet; `remedy` says what to do next."""
+
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    @property
+    def stable_code(self) -> str:
+        """What a script may rely on."""
+        return self.code
+
+
+class StateUnusable(DeviceError):
+    """The state directory can't be read or written."""
+
+    code = "state_unusable"
+
+
+class StateLocked(DeviceError):
+    """Another agent works in this state directory."""
+
+    code = "state_locked"
+
+
+class BundleInvalid(DeviceError):
+    """The claim bundle is missing, unreadable or not one."""
+
+    code = "bundle_invalid"
+
+
+class ArgumentInvalid(DeviceError):
+    """What was given on the command line can't be asked for."""
+
+    code = "argument_invalid"
+
+
+class SerialMissing(DeviceError):
+    """No serial number was given and the hardware has none."""
+
+    code = "serial_missing"
+
+
+class Unreachable(DeviceError):
+    """The broker can't be reached, or won't take connections now."""
+
+    code = "unreachable"
+
+
+class ServerNotTrusted(DeviceError):
+    """The server couldn't prove that it is the one in the bundle; nothing was sent to it."""
+
+    code = "server_not_trusted"
+
+
+class CertificateRefused(DeviceError):
+    """The broker ended the connection instead of accepting it, as it does to a revoked device."""
+
+    code = "certificate_refused"
+
+    def __init__(self, zone: Zone) -> None:
+        super().__init__(
+            f"The {zone} broker refused this device's certificate.",
+            "Its validity and revocation are seen with 'muster events' on the service's side.",
+        )
+        self.zone = zone
+
+
+class ConnectionLost(DeviceError):
+    """An accepted connection ended."""
+
+    code = "connection_lost"
+
+
+class NoAnswer(DeviceError):
+    """The broker took the request and the service didn't answer in time."""
+
+    code = "no_answer"
+
+
+class AnswerInvalid(DeviceError):
+    """The service's answer can't be used; nothing of it was stored."""
+
+    code = "answer_invalid"
+
+
+class TimedOut(DeviceError):
+    """The time that the caller allowed is over."""
+
+    code = "timed_out"
+
+
+class RequestRejected(DeviceError):
+    """The service said no. The code is the service's, which may be newer than this program."""
+
+    def __init__(self, rejected: Rejected) -> None:
+        super().__init__(rejected.message, rejected.remedy)
+        self.rejected = rejected
+
+    @property
+    def stable_code(self) -> str:
+        """The service's code."""
+        return self.rejected.code
