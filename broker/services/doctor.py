@@ -74,7 +74,7 @@ _NO_GROUPS: Final = Finding(
     Level.WARNING,
     "group",
     "groups",
-    "There is no enrollment group, so no device can claim.",
+    "There is none, so no device can claim.",
     "Write a group file and run 'muster group apply FILE'.",
 )
 

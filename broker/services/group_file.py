@@ -19,6 +19,9 @@ from broker.services.problems import Problem, ProblemCode
 MAX_GROUP_FILE = 4_194_304
 """Bytes; more than any fleet's groups need, and parsed in a moment."""
 
+MAX_LIFETIME = timedelta(days=3650)
+"""As long as the authority that signs them lives."""
+
 DEFAULT_KEYS = frozenset({KeyType.P256, KeyType.P384, KeyType.ED25519})
 REMEDY = "Correct the file and run the same command again; nothing was changed."
 
@@ -84,9 +87,12 @@ def _template(group: GroupName, text: str) -> str:
 
 def _lifetime(group: GroupName, text: str) -> timedelta:
     try:
-        return parse_duration(text)
+        lifetime = parse_duration(text)
     except ValueError as error:
         _reject(f"Group {group}, field certificate_lifetime: {error}.")
+    if lifetime > MAX_LIFETIME:
+        _reject(f"Group {group}, field certificate_lifetime: at most {MAX_LIFETIME.days}d.")
+    return lifetime
 
 
 def _refuse_shared_claims(groups: list[EnrollmentGroup]) -> None:

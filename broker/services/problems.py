@@ -20,7 +20,7 @@ class ProblemCode(StrEnum):
     SERIAL_FILE_INVALID = "serial_file_invalid"
     DEVICE_UNKNOWN = "device_unknown"
     VALUE_INVALID = "value_invalid"
-    KEY_OFFLINE = "key_offline"
+    CRL_UNSIGNED = "crl_unsigned"
     SERVICE_STOPPED = "service_stopped"
     DEMO_FAILED = "demo_failed"
 

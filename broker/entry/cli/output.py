@@ -1,6 +1,5 @@
 """What the commands print: results to stdout, everything else to stderr; pictures on terminals."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def say(text: str) -> None:
     """A line of the result."""
-    print(text, flush=True)
+    print(_printable(text), flush=True)
 
 
 def note(text: str, style: str = "") -> None:
@@ -25,20 +24,26 @@ def note(text: str, style: str = "") -> None:
 
 def emit(value: object) -> None:
     """One JSON value on one line of stdout."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    print(msgspec.json.encode(value).decode(), flush=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str = "",
+    *,
+    show_columns: bool = True,
+) -> None:
     """A picture on a terminal; elsewhere lines of tab-separated columns, the first their names.
 
     A cell that is a level (`ok`, `warning`, `error`) is coloured.
     """
     console = _console(stderr=False)
     if not console.is_terminal:
-        for row in (columns, *rows):
-            say("\t".join(_printable(cell) for cell in row))
+        for row in (columns, *rows) if show_columns else rows:
+            print("\t".join(_printable(cell) for cell in row))
         return
-    picture = Table(title=title or None, title_justify="left")
+    picture = Table(title=title or None, title_justify="left", show_header=show_columns)
     for column in columns:
         picture.add_column(column, overflow="fold")
     for row in rows:
@@ -48,10 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Progress]:
-    """A bar on stderr while the block runs; its only task has the id of `bar_of`.
-
-    Without a terminal there is none.
-    """
+    """A bar on stderr while the block runs, moved by `advance`; none without a terminal."""
     console = _console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),

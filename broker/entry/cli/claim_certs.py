@@ -1,0 +1,135 @@
+"""`muster claim-cert`: bootstrap certificates, one for each batch of devices."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.core.durations import parse_duration
+from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
+from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.views import claim_json, claim_state, shown_time
+from broker.installation import Installation, SecretFile
+from broker.ports import Registry
+from broker.services import claim_certificates
+from broker.services.claim_certificates import ClaimUse, Wanted
+from broker.services.group_file import MAX_LIFETIME
+from broker.services.problems import Problem, ProblemCode
+
+commands = typer.Typer(
+    help="Claim certificates: what a batch of devices is flashed with.", no_args_is_help=True
+)
+
+
+@commands.command("create")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name for the batch, never used before.")],
+    max_claims: Annotated[
+        int, typer.Option(min=1, help="How many devices may claim with it; some to spare.")
+    ],
+    expires: Annotated[str, typer.Option(help="For how long: 30d, 12h …")] = "30d",
+    output: Annotated[
+        Path | None, typer.Option(help="The bundle's file (else NAME.bundle.json here).")
+    ] = None,
+) -> None:
+    """Make a claim certificate and the bundle to flash on a batch."""
+    installation = common(context).installation()
+    path = output or Path(f"{name}.bundle.json")
+    wanted = Wanted(name, max_claims, _lifetime(expires))
+    authority = installation.claim_authority()
+    claim = with_registry(
+        installation,
+        lambda registry: claim_certificates.create(
+            registry, installation.clock, authority, wanted, SecretFile(path)
+        ),
+    )
+    say(str(path))
+    note(f"{claim.name}: {claim.max_claims:,} claims until {shown_time(claim.not_after)}.")
+    note(f"Whoever reads {path} can ask for membership: keep it 0600, flash it, delete it.")
+    note(f"Next: list {name!r} in a group file's claim_certificates and 'muster group apply' it.")
+
+
+@commands.command("list")
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
+    """All claim certificates, and what they are still good for."""
+    installation = common(context).installation()
+    found = with_registry(installation, claim_certificates.uses)
+    now = installation.clock.now()
+    if as_json:
+        for use in found:
+            emit(claim_json(use.claim, use.group, now))
+        return
+    rows = [
+        (
+            use.claim.name,
+            claim_state(use.claim, now),
+            use.group or "-",
+            f"{use.claim.claims}/{use.claim.max_claims}",
+            shown_time(use.claim.not_after),
+        )
+        for use in found
+    ]
+    table(("name", "state", "group", "claims", "expires"), rows)
+
+
+@commands.command("revoke")
+def revoke(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose devices may claim no more.")],
+    dry_run: DryRunOption = False,
+) -> None:
+    """Take a claim certificate back; devices that have claimed already stay."""
+    installation = common(context).installation()
+    if dry_run:
+        use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
+        _announce(use)
+        return
+    number = with_registry(installation, lambda registry: _revoke(installation, registry, name))
+    say(f"{name} is revoked.")
+    note(f"CRL number {number} is in place; a running service applies it within a second.")
+
+
+async def _revoke(installation: Installation, registry: Registry, name: str) -> int:
+    await claim_certificates.revoke(registry, installation.clock, name)
+    try:
+        return await claim_certificates.publish_crl(
+            registry,
+            installation.clock,
+            installation.claim_authority(),
+            installation.claim_crl_file(),
+        )
+    except Exception as error:
+        raise _half_done(name, error) from error
+
+
+def _half_done(name: str, error: Exception) -> Problem:
+    """The registry's refusal stands alone; it's enough against claims, not against connections."""
+    return Problem(
+        ProblemCode.CRL_UNSIGNED,
+        f"{name} is revoked in the registry: no claim with it is accepted any more. But the claim "
+        f"broker still lets it connect, because its CRL couldn't be renewed: {error}",
+        "Run the same command again where the claim authority's key (and its passphrase) is.",
+    )
+
+
+def _announce(use: ClaimUse) -> None:
+    claim = use.claim
+    if claim.revoked_at is not None:
+        say(f"{claim.name} was revoked at {shown_time(claim.revoked_at)}; its CRL is signed anew.")
+        return
+    left = max(0, claim.max_claims - claim.claims)
+    say(f"{claim.name} (group {use.group or '-'}) would be revoked, with {left:,} claims unused.")
+    say(f"The {claim.claims:,} devices that claimed with it stay members.")
+    say("Nothing was changed.")
+
+
+def _lifetime(text: str) -> timedelta:
+    try:
+        lifetime = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--expires") from error
+    if lifetime > MAX_LIFETIME:
+        raise typer.BadParameter(f"at most {MAX_LIFETIME.days}d", param_hint="--expires")
+    return lifetime

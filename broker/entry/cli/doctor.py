@@ -1,0 +1,46 @@
+"""`muster doctor`: what is wrong with this installation, and what to do about it."""
+
+import asyncio
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import typer
+
+from broker.entry.cli.options import JsonOption, common
+from broker.entry.cli.output import emit, note, say, table
+from broker.examination import examine
+from broker.services.doctor import Finding, Level
+
+_ORDER: Final = [Level.ERROR, Level.WARNING, Level.OK]
+
+
+def doctor(
+    context: typer.Context,
+    show_all: Annotated[bool, typer.Option("--all", help="What is fine, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look the installation over; exit status 1 when there are errors."""
+    findings = asyncio.run(examine(common(context).installation()))
+    findings.sort(key=lambda finding: _ORDER.index(finding.level))
+    if as_json:
+        for finding in findings:
+            emit(asdict(finding))
+    else:
+        _show(findings, show_all)
+    if any(finding.level is Level.ERROR for finding in findings):
+        raise typer.Exit(1)
+
+
+def _show(findings: list[Finding], show_all: bool) -> None:
+    shown = [finding for finding in findings if show_all or finding.level is not Level.OK]
+    rows = [
+        (finding.level.value, finding.check, finding.subject, finding.message, finding.remedy)
+        for finding in shown
+    ]
+    if rows:
+        table(("level", "check", "of", "finding", "what to do"), rows)
+    counts = Counter(finding.level for finding in findings)
+    say(f"{counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings, {counts[Level.OK]} fine.")
+    if not show_all and counts[Level.OK]:
+        note("'muster doctor --all' shows what is fine, too.")

@@ -1,0 +1,108 @@
+"""`muster events`: the audit log."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Final
+
+import typer
+
+from broker.core.records import Event, EventKind
+from broker.entry.cli.options import JsonOption, common, with_registry
+from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.views import event_json, shown_time
+from broker.ports import EventFilter, Registry
+
+_PAGE: Final = 1000
+_PAUSE_S: Final = 0.5
+
+
+def events(
+    context: typer.Context,
+    device: Annotated[str | None, typer.Option(help="Of this device's name.")] = None,
+    serial: Annotated[str | None, typer.Option(help="Of this serial number.")] = None,
+    claim: Annotated[str | None, typer.Option(help="Of this claim certificate.")] = None,
+    kind: Annotated[EventKind | None, typer.Option(help="Of this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes, as it comes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What was decided, about whom and why; the newest last."""
+    wanted = EventFilter(device, serial, claim, kind, limit=limit)
+    with_registry(
+        common(context).installation(),
+        lambda registry: _events(registry, wanted, follow=follow, as_json=as_json),
+    )
+
+
+async def _events(registry: Registry, wanted: EventFilter, *, follow: bool, as_json: bool) -> None:
+    found = (await _page(registry, wanted))[::-1]
+    if follow or as_json:
+        _print_lines(found, as_json)
+    else:
+        _print_table(found)
+    if follow:
+        await _follow(registry, wanted, found, as_json)
+
+
+async def _page(registry: Registry, wanted: EventFilter) -> list[Event]:
+    """Newest first."""
+    return await registry.read(lambda view: view.events(wanted))
+
+
+async def _follow(
+    registry: Registry, wanted: EventFilter, shown: Sequence[Event], as_json: bool
+) -> None:
+    last = _last_id(shown, 0)
+    while True:
+        await asyncio.sleep(_PAUSE_S)
+        fresh = await _since(registry, wanted, last)
+        _print_lines(fresh, as_json)
+        last = _last_id(fresh, last)
+
+
+async def _since(registry: Registry, wanted: EventFilter, last: int) -> list[Event]:
+    """All events after `last`, oldest first, read page by page from the newest backwards."""
+    fresh: list[Event] = []
+    before: int | None = None
+    while True:
+        page = await _page(registry, replace(wanted, limit=_PAGE, before_id=before))
+        newer = [event for event in page if event.id is not None and event.id > last]
+        fresh += newer
+        if len(newer) < _PAGE:
+            return fresh[::-1]
+        before = newer[-1].id
+
+
+def _last_id(found: Sequence[Event], otherwise: int) -> int:
+    return max((event.id for event in found if event.id is not None), default=otherwise)
+
+
+def _print_lines(found: Sequence[Event], as_json: bool) -> None:
+    for event in found:
+        if as_json:
+            emit(event_json(event))
+        else:
+            say("  ".join(_cells(event)))
+
+
+def _print_table(found: Sequence[Event]) -> None:
+    columns = ("at", "kind", "device", "serial", "claim", "code", "detail")
+    table(columns, [_cells(event) for event in found])
+    if not found:
+        note("No event fits.")
+
+
+def _cells(event: Event) -> list[str]:
+    times = f" (x{event.repeated})" if event.repeated > 1 else ""
+    return [
+        shown_time(event.at),
+        event.kind.value,
+        event.device_id or "-",
+        event.serial_number or "-",
+        event.claim_name or "-",
+        event.code or "-",
+        f"{event.detail or event.group or '-'}{times}",
+    ]

@@ -1,0 +1,77 @@
+"""How commands fail: a code, a sentence and what to do next, on stderr; never a traceback.
+
+Exit status 1 when the command couldn't be carried out, 2 when it was written wrongly.
+"""
+
+import os
+from typing import Any, Protocol, runtime_checkable
+
+import typer
+from typer.core import TyperGroup
+
+from broker.entry.cli.output import note
+from broker.protocol.codes import EXPLANATIONS, Refused
+
+DEBUG = "MUSTER_DEBUG"
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """What every error of Muster's own carries."""
+
+    code: str
+    remedy: str
+
+
+class Commands(TyperGroup):
+    """The program: whatever a command raises ends here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if _is_for_typer(error) or os.environ.get(DEBUG):
+                raise
+            report(error)
+            raise typer.Exit(1) from None
+
+
+def report(error: BaseException) -> None:
+    """Says what went wrong and what to do."""
+    cause = _cause(error)
+    code, message, remedy = _explain(cause)
+    note(f"error: {_sentence(message)} [{code}]", "bold red")
+    if remedy:
+        note(f"  try: {_sentence(remedy)}")
+
+
+def _is_for_typer(error: Exception) -> bool:
+    """Wrong usage, and a command that has said all there is to say."""
+    return type(error).__module__.split(".")[0] in {"typer", "click"}
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of what several tasks raised at once."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _explain(error: BaseException) -> tuple[str, str, str]:
+    if isinstance(error, Refused):
+        explanation = EXPLANATIONS[error.code]
+        return error.code, error.detail or explanation.message, explanation.remedy
+    if isinstance(error, Explained):
+        return error.code, str(error), error.remedy
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "Check the name, who may use it, and that the disk isn't full."
+        return "system_error", f"{where}{error.strerror or error}", remedy
+    remedy = f"This is a fault in Muster: please report it, with what {DEBUG}=1 shows."
+    return "internal_error", f"{type(error).__name__}: {error}", remedy
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")

@@ -1,0 +1,97 @@
+"""What all commands share: where the installation is, and the passphrase of its keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import typer
+
+from broker.installation import Installation, open_installation
+from broker.ports import Registry
+from broker.services.problems import Problem, ProblemCode
+
+ResultT = TypeVar("ResultT")
+
+MAX_PASSPHRASE: Final = 1024
+_HERE: Final = Path("muster-home")
+_SYSTEM: Final = Path("/etc/muster")
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON to stdout, one object a line.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")
+]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options in front of every command."""
+
+    home: Path | None
+    passphrase_file: Path | None
+
+    def home_path(self) -> Path:
+        """The home that was named, else the one here, else the system's."""
+        if self.home is not None:
+            return self.home
+        return _SYSTEM if _SYSTEM.is_dir() and not _HERE.is_dir() else _HERE
+
+    def passphrase(self) -> bytes | None:
+        """What the passphrase file holds, without the newline at its end; none without a file.
+
+        Raises:
+            Problem: PASSPHRASE_INVALID or FILE_UNREADABLE.
+        """
+        if self.passphrase_file is None:
+            return None
+        text = _read(self.passphrase_file).rstrip(b"\r\n")
+        if not 0 < len(text) <= MAX_PASSPHRASE:
+            raise Problem(
+                ProblemCode.PASSPHRASE_INVALID,
+                f"{self.passphrase_file} doesn't hold a passphrase of 1 to {MAX_PASSPHRASE} bytes.",
+                "Write the passphrase into it, on one line.",
+            )
+        return text
+
+    def installation(self) -> Installation:
+        """The installation, with its settings checked.
+
+        Raises:
+            Problem: it isn't there, or its settings or the passphrase file can't be used.
+        """
+        return open_installation(self.home_path(), self.passphrase())
+
+
+def common(context: typer.Context) -> Common:
+    """The options in front of this command."""
+    found = context.find_object(Common)
+    if found is None:
+        raise RuntimeError("the command was called without the program around it")
+    return found
+
+
+def with_registry(
+    installation: Installation, work: Callable[[Registry], Awaitable[ResultT]]
+) -> ResultT:
+    """What `work` returns on the open registry."""
+
+    async def run() -> ResultT:
+        async with installation.registry() as registry:
+            return await work(registry)
+
+    return asyncio.run(run())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_PASSPHRASE + 3)
+    except OSError as error:
+        raise Problem(
+            ProblemCode.FILE_UNREADABLE,
+            f"{path} can't be read: {error.strerror}.",
+            "Check its name and who may read it.",
+        ) from error

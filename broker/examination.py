@@ -1,0 +1,149 @@
+"""Everything that `muster doctor` looks at, gathered from the home, the machine, the registry and
+the brokers. Nothing is changed.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from broker.adapters.brokers.probe import ProbeError, ProbeFiles, probe_broker
+from broker.adapters.ca import findings as ca_findings
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.inspect import inspect_home
+from broker.installation import Installation
+from broker.ports import RegistryError
+from broker.protocol.messages import Endpoint
+from broker.protocol.zones import Zone
+from broker.services.doctor import Finding, Level, examine_registry, registry_failed
+
+_LOW_DISK: Final = 256 * 1024 * 1024
+_NO_DISK: Final = 32 * 1024 * 1024
+
+
+async def examine(installation: Installation) -> list[Finding]:
+    """All findings, also of what is fine."""
+    home = installation.home
+    now = installation.clock.now()
+    inspected = await asyncio.to_thread(inspect_home, home, now, installation.passphrase)
+    findings = [_of_ca(home, finding) for finding in inspected]
+    findings += await asyncio.to_thread(lambda: list(_examine_machine(home)))
+    findings += await _examine_registry(installation)
+    findings += await asyncio.gather(*(_examine_broker(installation, zone) for zone in Zone))
+    return findings
+
+
+def _of_ca(home: MusterHome, finding: ca_findings.Finding) -> Finding:
+    path = finding.path
+    subject = path.relative_to(home.path) if path.is_relative_to(home.path) else path
+    return Finding(
+        Level(finding.level), finding.check, str(subject), finding.message, finding.remedy
+    )
+
+
+def _examine_machine(home: MusterHome) -> Iterator[Finding]:
+    yield from _examine_root_key(home)
+    yield from _examine_passphrase(home)
+    for path, others in ((home.ca, 0o077), (home.run, 0o022), (home.settings, 0o077)):
+        yield from _examine_mode(path, others)
+    yield from _examine_mode(home.registry, 0o077)
+    yield _examine_disk(home.path)
+
+
+def _examine_root_key(home: MusterHome) -> Iterator[Finding]:
+    if home.root.key.exists():
+        yield Finding(
+            Level.WARNING,
+            "root_key",
+            "ca/root.key",
+            "The root's key lies on this machine; nothing here needs it.",
+            "Move it to an offline medium (with a copy), and delete it here.",
+        )
+
+
+def _examine_passphrase(home: MusterHome) -> Iterator[Finding]:
+    try:
+        encrypted = b"ENCRYPTED PRIVATE KEY" in home.operational.key.read_bytes()  # RFC 7468, 11
+    except OSError:
+        return  # the inspection of the home says so
+    if not encrypted:
+        yield Finding(
+            Level.WARNING,
+            "passphrase",
+            "ca/operational.key",
+            "The authorities' keys aren't encrypted: a copy of the disk is a copy of the CA.",
+            "Encrypt each key in ca/ ('openssl pkcs8 -topk8 -scrypt') and start with "
+            "--passphrase-file.",
+        )
+
+
+def _examine_mode(path: Path, others: int) -> Iterator[Finding]:
+    """Whether those who shouldn't can reach it; what doesn't exist is no finding."""
+    try:
+        found = path.stat()
+    except OSError:
+        return
+    mode = found.st_mode & 0o777
+    if mode & others:
+        yield Finding(
+            Level.ERROR,
+            "permissions",
+            path.name,
+            f"Its mode is {mode:04o}, so others than its owner can get at it.",
+            f"chmod {mode & ~others:o} {path}",
+        )
+    elif found.st_uid != os.geteuid() and os.geteuid() != 0:
+        yield Finding(
+            Level.ERROR,
+            "permissions",
+            path.name,
+            "It belongs to another user than the one who runs this.",
+            "Run Muster as the user that owns the home.",
+        )
+    else:
+        yield Finding(Level.OK, "permissions", path.name, f"mode {mode:04o}")
+
+
+def _examine_disk(path: Path) -> Finding:
+    free = shutil.disk_usage(path).free
+    message = f"{free // (1024 * 1024):,} MiB are free."
+    remedy = "Make room: without it nothing can be committed, and nobody can claim."
+    if free < _NO_DISK:
+        return Finding(Level.ERROR, "disk", str(path), message, remedy)
+    if free < _LOW_DISK:
+        return Finding(Level.WARNING, "disk", str(path), message, remedy)
+    return Finding(Level.OK, "disk", str(path), message)
+
+
+async def _examine_registry(installation: Installation) -> list[Finding]:
+    try:
+        async with installation.registry() as registry:
+            return await examine_registry(registry, installation.clock)
+    except RegistryError as error:
+        return [registry_failed(error)]
+
+
+async def _examine_broker(installation: Installation, zone: Zone) -> Finding:
+    settings = installation.settings.zone(zone)
+    port = settings.service_port or settings.port
+    subject = f"{zone} broker"
+    if port == 0:
+        message = "Its port is chosen when it starts, so it can't be tried."
+        return Finding(
+            Level.WARNING,
+            "broker",
+            subject,
+            message,
+            f"Set {zone}.port in {installation.home.settings}.",
+        )
+    pair = installation.home.service(zone)
+    files = ProbeFiles(pair.certificate, pair.key, installation.home.server_anchors)
+    endpoint = Endpoint(host=settings.service_host or settings.host, port=port)
+    try:
+        agreed = await probe_broker(endpoint, files)
+    except ProbeError as error:
+        return Finding(Level.ERROR, "broker", subject, f"{error}.", error.remedy)
+    message = f"{endpoint.host}:{endpoint.port} and the service accept each other ({agreed})."
+    return Finding(Level.OK, "broker", subject, message)

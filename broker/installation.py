@@ -1,0 +1,178 @@
+"""One installation as the operator's commands see it: its home, settings and keys, with the
+adapters behind the ports. What `app` is for the service, this is for the commands.
+"""
+
+import asyncio
+import tomllib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from broker.adapters.brokers.crl_file import swap
+from broker.adapters.ca.bundles import make_bundle, read_trust_bundle
+from broker.adapters.ca.claim_authority import issue_claim_certificate, sign_claim_crl
+from broker.adapters.ca.files import write_secret
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.infrastructure import renew_infrastructure
+from broker.adapters.clock import SystemClock
+from broker.app import TRUST_BUNDLE_VERSION, Muster, open_registry
+from broker.ports import Registry, Revocation
+from broker.protocol.messages import Endpoint
+from broker.protocol.names import ClaimName
+from broker.protocol.zones import Zone
+from broker.services.claim_certificates import NewClaim
+from broker.services.problems import Problem, ProblemCode
+from broker.settings import SETTINGS_FILE, Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installation that exists, with its settings read and checked."""
+
+    home: MusterHome
+    settings: Settings
+    passphrase: bytes | None
+    clock: SystemClock
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        """The registry, open for as long as the context."""
+        async with open_registry(self.home, self.settings) as registry:
+            yield registry
+
+    def claim_authority(self) -> "HomeClaimAuthority":
+        """What signs claim certificates; its key is read when it's used.
+
+        Raises:
+            Problem: SETTINGS_INVALID when the claim broker's port isn't known.
+        """
+        return HomeClaimAuthority(self.home, self.claim_endpoint(), self.passphrase)
+
+    def claim_endpoint(self) -> Endpoint:
+        """Where devices ask.
+
+        Raises:
+            Problem: SETTINGS_INVALID when the broker chooses its port itself.
+        """
+        claim = self.settings.claim
+        if claim.port == 0:
+            raise Problem(
+                ProblemCode.SETTINGS_INVALID,
+                "claim.port is 0, so no device could be told where to ask.",
+                f"Set claim.port in {self.home.settings}.",
+            )
+        return Endpoint(host=claim.host, port=claim.port)
+
+    def claim_crl_file(self) -> "HomeCrlFile":
+        """The CRL that the claim broker reads."""
+        return HomeCrlFile(self.home.crl_file(Zone.CLAIM))
+
+    def renew_certificates(self, hosts: Sequence[str]) -> list[Path]:
+        """New certificates for the brokers and the service, which keep their keys. Blocks.
+
+        Returns the files that were replaced; who uses them has to be restarted.
+
+        Raises:
+            AuthorityError: the infrastructure authority's key isn't here, or a host isn't valid.
+        """
+        return renew_infrastructure(
+            self.home, hosts=hosts, passphrase=self.passphrase, now=self.clock.now()
+        )
+
+    def service(self) -> Muster:
+        """The service, not running yet."""
+        return Muster(self.home, self.settings, self.passphrase)
+
+
+@dataclass(frozen=True)
+class HomeClaimAuthority:
+    """The claim authority whose files are in the home; meets `ClaimAuthority`."""
+
+    home: MusterHome
+    claim: Endpoint
+    passphrase: bytes | None
+
+    def issue(self, name: ClaimName, not_after: datetime, now: datetime) -> NewClaim:
+        """Reads the authority's key, signs, and forgets the key."""
+        issued = issue_claim_certificate(self.home, name, not_after, now, self.passphrase)
+        trust = read_trust_bundle(self.home, TRUST_BUNDLE_VERSION)
+        bundle = make_bundle(issued, self.claim, trust)
+        return NewClaim(bundle, issued.serial, issued.not_before, issued.not_after)
+
+    def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
+        """Reads the authority's key, signs, and forgets the key."""
+        return sign_claim_crl(self.home, revoked, number, now, self.passphrase)
+
+
+@dataclass(frozen=True)
+class HomeCrlFile:
+    """A CRL file in the home; meets `broker.ports.CrlFile`."""
+
+    path: Path
+
+    async def swap(self, pem: bytes, now: datetime) -> None:
+        """Puts `pem` in place whole, after checking it."""
+        await asyncio.to_thread(swap, self.path, pem, now)
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """A new file that only its owner may read; meets `BundleFile`."""
+
+    path: Path
+
+    def write(self, text: bytes) -> None:
+        """Never replaces a file; durable on return."""
+        try:
+            write_secret(self.path, text)
+        except FileNotFoundError as error:
+            raise Problem(
+                ProblemCode.FILE_UNREADABLE,
+                f"There is no folder {self.path.parent}.",
+                "Make it first, or give another --output.",
+            ) from error
+
+    def discard(self) -> None:
+        """Removes it."""
+        self.path.unlink(missing_ok=True)
+
+
+def open_installation(path: Path, passphrase: bytes | None) -> Installation:
+    """The installation in `path`.
+
+    Raises:
+        Problem: HOME_MISSING or SETTINGS_INVALID.
+    """
+    home = MusterHome(path.resolve())
+    if not home.ca.is_dir():
+        raise Problem(
+            ProblemCode.HOME_MISSING,
+            f"There is no Muster home in {path}.",
+            "Make one with 'muster init DIR', or name it with --home DIR or MUSTER_HOME.",
+        )
+    return Installation(home, read_settings(home.path), passphrase, SystemClock())
+
+
+def read_settings(home: Path) -> Settings:
+    """The settings in force for a home.
+
+    Raises:
+        Problem: SETTINGS_INVALID; the message names the setting and never its value.
+    """
+    remedy = f"Correct {home / SETTINGS_FILE}, or the variable MUSTER_… in the environment."
+    try:
+        return load_settings(home)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise Problem(ProblemCode.SETTINGS_INVALID, f"{faults}.", remedy) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Problem(
+            ProblemCode.SETTINGS_INVALID, f"{SETTINGS_FILE} isn't TOML: {error}.", remedy
+        ) from error
