@@ -129,10 +129,13 @@ def _check_key_owner(context: ClaimContext) -> None:
 
 
 def _name(device: Device | None, group: EnrollmentGroup, asked: AskedClaim) -> DeviceId:
-    """A device keeps the name it has, even when the group's template has changed since."""
-    if device is not None:
-        return device.id
-    return derive_name(parse_template(group.device_name), asked.serial, asked.parameters)
+    """A device keeps the name it has, even when the group's template has changed since.
+
+    The template is applied all the same: if a missing parameter were refused for free serial
+    numbers only, a thief could tell those from claimed ones without claiming any.
+    """
+    derived = derive_name(parse_template(group.device_name), asked.serial, asked.parameters)
+    return derived if device is None else device.id
 
 
 def _check_requested_names(asked: AskedClaim, name: DeviceId) -> None:

@@ -21,6 +21,8 @@ Parameters = Annotated[dict[ParameterName, ParameterValue], Meta(max_length=limi
 Sha256 = Annotated[str, Meta(pattern=names.FINGERPRINT_PATTERN)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
+Moment = Annotated[datetime, Meta(tz=True)]
+"""Without a time zone it couldn't be compared with any clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,8 @@ class EnrollAccepted:
     device_id: str
     certificate_chain: str
     """The device's certificate, then its issuer's, in PEM."""
-    not_after: datetime
-    confirm_by: datetime | None
+    not_after: Moment
+    confirm_by: Moment | None
     """Until when the certificate must have been proven; none when it has been already."""
     fleet: Endpoint
     trust_bundle: TrustBundle
@@ -82,7 +84,7 @@ class ConfirmAccepted:
     request_id: str
     device_id: str
     certificate_sha256: str
-    not_after: datetime
+    not_after: Moment
 
 
 @dataclass(frozen=True, kw_only=True)

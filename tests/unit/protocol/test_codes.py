@@ -1,0 +1,35 @@
+"""Every code is explained, and what is masked stays masked."""
+
+import pytest
+
+from broker.protocol.codes import EXPLANATIONS, Code, Refused, public
+
+MASKED = {Code.SERIAL_UNKNOWN, Code.SERIAL_TAKEN, Code.DEVICE_BLOCKED, Code.NAME_TAKEN}
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_sentence_and_a_remedy(code: Code) -> None:
+    explanation = EXPLANATIONS[code]
+    for sentence in (explanation.message, explanation.remedy):
+        assert sentence[0].isupper()
+        assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_code_is_written_in_snake_case(code: Code) -> None:
+    assert code.value == code.name.lower()
+
+
+@pytest.mark.parametrize("code", Code)
+def test_only_what_tells_about_serial_numbers_is_masked(code: Code) -> None:
+    assert public(code) is (Code.SERIAL_REFUSED if code in MASKED else code)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_public_code_is_its_own_public_code(code: Code) -> None:
+    assert public(public(code)) is public(code)
+
+
+def test_a_refusal_reads_as_its_detail_or_else_its_explanation() -> None:
+    assert str(Refused(Code.BUSY, "Come back.")) == "busy: Come back."
+    assert str(Refused(Code.BUSY)) == f"busy: {EXPLANATIONS[Code.BUSY].message}"
