@@ -1,0 +1,1 @@
+"""The four guarantees, on every broker."""

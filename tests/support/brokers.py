@@ -1,0 +1,125 @@
+"""Every broker that Muster steers, as one kind of thing to test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+from broker.adapters.brokers.crl_file import swap
+from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
+from broker.protocol.zones import Zone
+from tests.support.certificates import Certificates, Client
+from tests.support.mosquitto import RunningMosquitto, run_mosquitto
+
+KINDS: Final = ("mosquitto", "embedded")
+
+
+class BrokerUnderTest(Protocol):
+    """A broker that listens, as the contract sees it."""
+
+    @property
+    def port(self) -> int:
+        """On which it listens; the same after a restart."""
+
+    async def apply_crl(self) -> None:
+        """What `broker.ports.BrokerControl` says."""
+
+    async def disconnect(self, name: str) -> int:
+        """What `broker.ports.BrokerControl` says."""
+
+    async def restart(self) -> None:
+        """Kills it without a warning, and starts it on the same port."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One zone's broker, with everything that has authority over who may connect."""
+
+    kind: str
+    zone: Zone
+    broker: BrokerUnderTest
+    certificates: Certificates
+
+    async def put_in_force(self, revoked: Sequence[Client]) -> None:
+        """Revokes, and has the broker enforce it; live connections stay."""
+        pem = self.certificates.revoke(self.zone, revoked)
+        path = self.certificates.home.crl_file(self.zone)
+        await asyncio.to_thread(swap, path, pem, datetime.now(UTC))
+        await self.broker.apply_crl()
+
+
+class _Embedded:
+    """The embedded broker; what kills it is its stop, because it has no process of its own."""
+
+    def __init__(self, zone: Zone, tls: BrokerTls) -> None:
+        self._zone = zone
+        self._tls = tls
+        self._running = EmbeddedBroker(zone, tls, "127.0.0.1", 0)
+
+    @property
+    def port(self) -> int:
+        return self._running.port
+
+    async def start(self) -> None:
+        await self._running.start()
+
+    async def stop(self) -> None:
+        await self._running.stop()
+
+    async def apply_crl(self) -> None:
+        await self._running.apply_crl()
+
+    async def disconnect(self, name: str) -> int:
+        return await self._running.disconnect(name)
+
+    async def restart(self) -> None:
+        port = self.port
+        await self.stop()
+        self._running = EmbeddedBroker(self._zone, self._tls, "127.0.0.1", port)
+        await self.start()
+
+
+class _Mosquitto:
+    """Mosquitto and its control as one."""
+
+    def __init__(self, running: RunningMosquitto) -> None:
+        self._running = running
+        self.apply_crl = running.control.apply_crl
+        self.disconnect = running.control.disconnect
+        self.restart = running.restart
+
+    @property
+    def port(self) -> int:
+        return self._running.port
+
+
+@asynccontextmanager
+async def run_site(
+    kind: str, zone: Zone, certificates: Certificates, folder: Path
+) -> AsyncIterator[Site]:
+    """A broker of this kind for the zone; ended at the end."""
+    if kind == "mosquitto":
+        async with run_mosquitto(zone, certificates.home.path, folder) as mosquitto:
+            yield Site(kind, zone, _Mosquitto(mosquitto), certificates)
+        return
+    embedded = _Embedded(zone, _tls(zone, certificates))
+    await embedded.start()
+    try:
+        yield Site(kind, zone, embedded, certificates)
+    finally:
+        await embedded.stop()
+
+
+def _tls(zone: Zone, certificates: Certificates) -> BrokerTls:
+    home = certificates.home
+    pair = home.broker(zone)
+    return BrokerTls(
+        certificate=pair.certificate,
+        key=pair.key,
+        client_anchors=home.client_anchors(zone),
+        crl=home.crl_file(zone),
+        infrastructure_anchor=home.server_anchors,
+    )

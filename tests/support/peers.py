@@ -1,0 +1,119 @@
+"""Clients of a broker, as aiomqtt makes them: real TLS, MQTT 3.1.1, QoS 1."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiomqtt
+
+from tests.support.certificates import Client
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message that arrived."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+class Peer:
+    """One connection; what arrives waits in order."""
+
+    def __init__(self, mqtt: aiomqtt.Client) -> None:
+        self._mqtt = mqtt
+        self._inbox: asyncio.Queue[Heard] = asyncio.Queue()
+        self._ended = asyncio.Event()
+
+    async def hear(self, *filters: str) -> None:
+        """Subscribes; a refusal is no error, because it isn't one for an attacker either."""
+        for wanted in filters:
+            await self._mqtt.subscribe(wanted, qos=1)
+
+    async def say(self, topic: str, payload: bytes = b"", retain: bool = False) -> None:
+        """Publishes, and returns when the broker has acknowledged."""
+        await self._mqtt.publish(topic, payload, qos=1, retain=retain)
+
+    async def attempt(self, topic: str, payload: bytes = b"", retain: bool = False) -> None:
+        """Publishes what isn't allowed; a broker may ignore it or end the connection."""
+        with contextlib.suppress(aiomqtt.MqttError):
+            await self.say(topic, payload, retain)
+
+    async def next(self, within: float = 5.0) -> Heard:
+        """The oldest message that wasn't looked at yet; TimeoutError when none comes."""
+        async with asyncio.timeout(within):
+            return await self._inbox.get()
+
+    async def all_until(self, last: bytes) -> list[Heard]:
+        """Everything up to the message with the payload `last`, which isn't a part of it."""
+        heard = []
+        while (message := await self.next()).payload != last:
+            heard.append(message)
+        return heard
+
+    async def ended(self, within: float = 5.0) -> None:
+        """Returns when the connection has ended; TimeoutError when it hasn't."""
+        async with asyncio.timeout(within):
+            await self._ended.wait()
+
+    async def listen(self) -> None:
+        """Collects until the connection ends."""
+        try:
+            async for message in self._mqtt.messages:
+                payload = message.payload
+                assert isinstance(payload, bytes)
+                heard = Heard(str(message.topic), payload, bool(message.retain))
+                self._inbox.put_nowait(heard)
+        except aiomqtt.MqttError:
+            self._ended.set()
+
+
+@asynccontextmanager
+async def peer(
+    port: int,
+    client: Client,
+    client_id: str | None = None,
+    *,
+    username: str | None = None,
+    will: aiomqtt.Will | None = None,
+) -> AsyncIterator[Peer]:
+    """`client` connected, by default under its own name, with a clean session.
+
+    Raises:
+        aiomqtt.MqttError: it is refused.
+    """
+    mqtt = aiomqtt.Client(
+        "localhost",
+        port,
+        identifier=client.name if client_id is None else client_id,
+        username=username,
+        protocol=aiomqtt.ProtocolVersion.V311,
+        clean_session=True,
+        timeout=5,
+        tls_context=await asyncio.to_thread(client.context),
+        will=will,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        await mqtt.__aenter__()
+        stack.push_async_callback(_leave, mqtt)
+        connected = Peer(mqtt)
+        listening = asyncio.create_task(connected.listen())
+        stack.push_async_callback(_cancel, listening)
+        yield connected
+
+
+async def _leave(mqtt: aiomqtt.Client) -> None:
+    # Leaving a connection that the broker has ended is an error to aiomqtt.
+    with contextlib.suppress(aiomqtt.MqttError):
+        await mqtt.__aexit__(None, None, None)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

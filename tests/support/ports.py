@@ -1,0 +1,11 @@
+"""Ports of the loopback that are free."""
+
+import socket
+
+
+def free_port() -> int:
+    """A TCP port that nothing listened on a moment ago; the kernel doesn't hand it out again soon."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
