@@ -1,0 +1,108 @@
+"""Devices in the registry."""
+
+import json
+from typing import Final
+
+import sqlalchemy as sa
+
+from broker.adapters.registry.errors import conflict
+from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
+from broker.adapters.registry.schema import DEVICE
+from broker.adapters.registry.session import Part, Row, Session, Upsert
+from broker.core.lifecycle import DeviceState
+from broker.core.records import Device
+from broker.ports import DeviceFilter
+from broker.protocol.names import DeviceId, GroupName, SerialNumber
+
+_T: Final = DEVICE
+_ALL: Final = sa.select(_T)
+_BY_ID: Final = _ALL.where(_T.c.id == sa.bindparam("wanted"))
+_BY_SERIAL: Final = _ALL.where(
+    _T.c.group_name == sa.bindparam("wanted_group"), _T.c.serial == sa.bindparam("wanted_serial")
+)
+_COUNT: Final = sa.select(_T.c.state, sa.func.count()).group_by(_T.c.state)
+
+SAVE: Final = Upsert(_T, key=("id",))
+
+Slot = tuple[GroupName, SerialNumber]
+"""The place that only one device can have."""
+
+
+class Devices(Part):
+    """The port's methods about devices, on one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._owners: dict[Slot, DeviceId | None] = {}
+
+    def device(self, device_id: DeviceId) -> Device | None:
+        self._session.flush_for(("device", device_id))
+        found = self._session.rows(_BY_ID, {"wanted": device_id})
+        return _device(found[0]) if found else None
+
+    def device_by_serial(self, group: GroupName, serial: SerialNumber) -> Device | None:
+        """The device in the group that has the serial number."""
+        slot = (group, serial)
+        self._session.flush_for(slot)
+        found = self._session.rows(_BY_SERIAL, {"wanted_group": group, "wanted_serial": serial})
+        device = _device(found[0]) if found else None
+        self._owners[slot] = device.id if device else None
+        return device
+
+    def devices(self, wanted: DeviceFilter) -> list[Device]:
+        query = _ALL.order_by(_T.c.id).limit(wanted.limit)
+        if wanted.state is not None:
+            query = query.where(_T.c.state == wanted.state.value)
+        if wanted.group is not None:
+            query = query.where(_T.c.group_name == wanted.group)
+        if wanted.after is not None:
+            query = query.where(_T.c.id > wanted.after)
+        return [_device(row) for row in self._session.select(query)]
+
+    def count_devices(self) -> dict[DeviceState, int]:
+        self._session.flush()
+        counts = dict.fromkeys(DeviceState, 0)
+        for state, count in self._session.rows(_COUNT, {}):
+            counts[DeviceState(state)] = count
+        return counts
+
+    def save_device(self, device: Device) -> None:
+        slot = (device.group, device.serial)
+        if self._owner(slot) not in (None, device.id):
+            raise conflict(
+                f"The serial number {device.serial} belongs to the device {self._owner(slot)}"
+                f" of the group {device.group} already."
+            )
+        self._owners[slot] = device.id
+        self._session.later(SAVE, device.id, _row(device), (("device", device.id), slot))
+
+    def _owner(self, slot: Slot) -> DeviceId | None:
+        # A claim has asked for this place just before; no need to ask again.
+        if slot not in self._owners:
+            self.device_by_serial(*slot)
+        return self._owners[slot]
+
+
+def _row(device: Device) -> dict[str, object]:
+    return {
+        "id": device.id,
+        "group_name": device.group,
+        "serial": device.serial,
+        "state": device.state.value,
+        "registered_at": stored(device.registered_at),
+        "activated_at": stored_or_none(device.activated_at),
+        "parameters": json.dumps(device.parameters) if device.parameters else "{}",
+    }
+
+
+def _device(row: Row) -> Device:
+    device_id, group, serial, state, registered_at, activated_at, parameters = row
+    return Device(
+        id=DeviceId(device_id),
+        group=GroupName(group),
+        serial=SerialNumber(serial),
+        state=DeviceState(state),
+        registered_at=loaded(registered_at),
+        parameters=json.loads(parameters),
+        activated_at=loaded_or_none(activated_at),
+    )

@@ -1,0 +1,163 @@
+"""The tables, once for both databases.
+
+Every lookup of the services has its index, so that a claim costs the same in a fleet of a thousand
+and of a million. Only types that both drivers take and give as plain Python values are used: the
+hot statements bypass SQLAlchemy's conversions. Moments are integers; see `moments`.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+METADATA: Final = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column of exactly this type.
+_NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# As text and not as parameters: a partial index serves only a query that says the same words.
+IS_ISSUED: Final = sa.text("state = 'issued'")
+IS_REVOKED: Final = sa.text("state = 'revoked'")
+
+
+def _moment(name: str, *, nullable: bool = False) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = False) -> "sa.Column[str]":
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+CLAIM_CERTIFICATE: Final = sa.Table(
+    "claim_certificate",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    _text("serial"),
+    _moment("not_before"),
+    _moment("not_after"),
+    sa.Column("max_claims", sa.BigInteger, nullable=False),
+    sa.Column("claims", sa.BigInteger, nullable=False),
+    _moment("revoked_at", nullable=True),
+)
+
+ENROLLMENT_GROUP: Final = sa.Table(
+    "enrollment_group",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    _text("device_name"),
+    _text("allowed_keys"),
+    sa.Column("certificate_lifetime", sa.BigInteger, nullable=False),
+    sa.Column("quota", sa.BigInteger, nullable=False),
+    _text("serials"),
+    _text("reprovision"),
+    sa.Column("devices", sa.BigInteger, nullable=False),
+)
+
+GROUP_CLAIM: Final = sa.Table(
+    "group_claim",
+    METADATA,
+    # The primary key is the rule: a claim certificate belongs to at most one group.
+    sa.Column("claim_name", sa.Text, primary_key=True),
+    sa.Column("group_name", sa.ForeignKey(ENROLLMENT_GROUP.c.name), nullable=False, index=True),
+)
+
+ENROLLMENT: Final = sa.Table(
+    "enrollment",
+    METADATA,
+    sa.Column("group_name", sa.ForeignKey(ENROLLMENT_GROUP.c.name), primary_key=True),
+    sa.Column("serial", sa.Text, primary_key=True),
+    _moment("imported_at"),
+)
+
+DEVICE: Final = sa.Table(
+    "device",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("group_name", sa.ForeignKey(ENROLLMENT_GROUP.c.name), nullable=False),
+    _text("serial"),
+    _text("state"),
+    _moment("registered_at"),
+    _moment("activated_at", nullable=True),
+    _text("parameters"),
+    sa.UniqueConstraint("group_name", "serial"),
+    sa.Index(None, "state", "id"),
+    sa.Index(None, "group_name", "id"),
+)
+
+CERTIFICATE: Final = sa.Table(
+    "certificate",
+    METADATA,
+    # Rises with each certificate: the order of issue, which two equal moments would lose.
+    sa.Column("id", _NUMBER, primary_key=True),
+    _text("serial"),
+    sa.Column("device_id", sa.ForeignKey(DEVICE.c.id), nullable=False),
+    _text("state"),
+    _text("claim_name", nullable=True),
+    _text("key_sha256"),
+    _text("certificate_sha256"),
+    _moment("not_before"),
+    _moment("not_after"),
+    _moment("confirm_by"),
+    _moment("confirmed_at", nullable=True),
+    _moment("revoked_at", nullable=True),
+    _text("revoked_for", nullable=True),
+    _text("pem"),
+    sa.UniqueConstraint("serial"),
+    sa.UniqueConstraint("certificate_sha256"),
+    # A CRL needs both of every revoked certificate.
+    sa.CheckConstraint(
+        "state <> 'revoked' OR (revoked_at IS NOT NULL AND revoked_for IS NOT NULL)",
+        name="revoked_when_and_why",
+    ),
+    # With the id, or PostgreSQL may walk the whole table backwards to find the newest of one key.
+    sa.Index(None, "key_sha256", "id"),
+    sa.Index(None, "device_id", "id"),
+    sa.Index(None, "confirm_by", "id", sqlite_where=IS_ISSUED, postgresql_where=IS_ISSUED),
+    sa.Index(None, "not_after", sqlite_where=IS_REVOKED, postgresql_where=IS_REVOKED),
+)
+
+EVENT: Final = sa.Table(
+    "event",
+    METADATA,
+    sa.Column("id", _NUMBER, primary_key=True),
+    _moment("at"),
+    _text("kind"),
+    _text("device_id", nullable=True),
+    _text("serial_number", nullable=True),
+    _text("claim_name", nullable=True),
+    _text("client_id", nullable=True),
+    _text("group_name", nullable=True),
+    _text("code", nullable=True),
+    _text("detail", nullable=True),
+    sa.Column("repeated", sa.BigInteger, nullable=False),
+    sa.Index(None, "device_id", "id"),
+    sa.Index(None, "serial_number", "id"),
+    sa.Index(None, "claim_name", "id"),
+    sa.Index(None, "kind", "id"),
+)
+
+REPLY: Final = sa.Table(
+    "reply",
+    METADATA,
+    sa.Column("position", _NUMBER, primary_key=True),
+    _text("id"),
+    _text("zone"),
+    _text("topic"),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    _moment("created_at"),
+    sa.UniqueConstraint("id"),
+)
+
+COUNTER: Final = sa.Table(
+    "counter",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)

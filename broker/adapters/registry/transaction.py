@@ -1,0 +1,57 @@
+"""One transaction on the registry: its parts put together, and what concerns several of them."""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from broker.adapters.registry import certificates, claims, devices, events, groups, outbox
+from broker.adapters.registry.certificates import Certificates
+from broker.adapters.registry.claims import Claims
+from broker.adapters.registry.counters import Counters
+from broker.adapters.registry.devices import Devices
+from broker.adapters.registry.events import Events
+from broker.adapters.registry.groups import Groups
+from broker.adapters.registry.outbox import Outbox
+from broker.adapters.registry.session import Compiler, Session
+from broker.core.claim_policy import ClaimContext
+from broker.protocol.names import ClaimName, Fingerprint, SerialNumber
+
+# What is referred to comes before what refers to it.
+_SENDING_ORDER: Final = (
+    devices.SAVE,
+    certificates.SAVE,
+    claims.SAVE_COUNT,
+    groups.SAVE_COUNT,
+    events.ADD,
+    outbox.ADD,
+    outbox.REMOVE,
+)
+
+
+class SqlTransaction(Claims, Groups, Devices, Certificates, Events, Outbox, Counters):
+    """A `WriteTransaction` on a connection that excludes other writers.
+
+    On a connection that sees one moment and can't write, it's a `ReadTransaction`.
+    """
+
+    def claim_context(
+        self, claim_name: ClaimName, serial: SerialNumber, key: Fingerprint
+    ) -> ClaimContext:
+        claim = self.claim_certificate(claim_name)
+        group_name = self.group_of_claim(claim_name)
+        group = self.group(group_name) if group_name else None
+        device = self.device_by_serial(group.name, serial) if group else None
+        return ClaimContext(
+            claim=claim,
+            group=group,
+            enrolled=self.is_enrolled(group.name, serial) if group else False,
+            device=device,
+            certificates=self.unrevoked(device.id) if device else (),
+            key_certificate=self.newest_of_key(key),
+        )
+
+
+def transaction_on(connection: sa.Connection, compiler: Compiler) -> tuple[SqlTransaction, Session]:
+    """A transaction on an open connection, and the session that holds what it wrote."""
+    session = Session(connection, compiler, _SENDING_ORDER)
+    return SqlTransaction(session), session
