@@ -62,16 +62,11 @@ def load_trust(tls: BrokerTls, now: datetime) -> Trust:
     """
     anchors = _certificates(_read(tls.client_anchors, "client anchors"), tls.client_anchors)
     crl_pem = _read(tls.crl, "CRL")
-    crls = _crls(crl_pem, tls.crl)
-    _check_crls(crls, anchors, now)
+    revoked = _revocations(crl_pem, tls.crl, anchors, now)
     infrastructure = _certificates(
         _read(tls.infrastructure_anchor, "infrastructure anchor"), tls.infrastructure_anchor
     )[0]
-    return Trust(
-        context=_context(tls, anchors, crl_pem),
-        infrastructure=infrastructure,
-        revoked=frozenset(_revocations(crls)),
-    )
+    return Trust(_context(tls, anchors, crl_pem), infrastructure, revoked)
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -102,18 +97,30 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         ) from error
 
 
-def _crls(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:
-    blocks = [block + _END_OF_CRL for block in pem.split(_END_OF_CRL)[:-1]]
+def _revocations(
+    pem: bytes, path: Path, anchors: Sequence[x509.Certificate], now: datetime
+) -> frozenset[tuple[bytes, int]]:
     try:
-        if not blocks:
-            raise ValueError("no CRL")
-        return [x509.load_pem_x509_crl(block.lstrip()) for block in blocks]
-    except ValueError as error:
-        raise BrokerError(
-            BrokerErrorCode.CRL_CORRUPT,
-            f"{path} holds no readable CRL.",
-            "Have the service write the CRL again; the old one stays in force until then.",
-        ) from error
+        crls = _parse_crls(pem)
+        _check_crls(crls, anchors, now)
+        return frozenset(_entries(crls))
+    except (ValueError, x509.InvalidVersion) as error:  # parsing is lazy, so each step may fail
+        raise _corrupt_crl(path) from error
+
+
+def _corrupt_crl(path: Path) -> BrokerError:
+    return BrokerError(
+        BrokerErrorCode.CRL_CORRUPT,
+        f"{path} holds no readable CRL.",
+        "Have the service write the CRL again; the old one stays in force until then.",
+    )
+
+
+def _parse_crls(pem: bytes) -> list[x509.CertificateRevocationList]:
+    blocks = [block + _END_OF_CRL for block in pem.split(_END_OF_CRL)[:-1]]
+    if not blocks:
+        raise ValueError("no CRL")
+    return [x509.load_pem_x509_crl(block.lstrip()) for block in blocks]
 
 
 def _check_crls(
@@ -172,7 +179,7 @@ def _issues_leaves_only(anchor: x509.Certificate) -> bool:
     return constraints.ca and constraints.path_length == 0
 
 
-def _revocations(crls: Iterable[x509.CertificateRevocationList]) -> Iterable[tuple[bytes, int]]:
+def _entries(crls: Iterable[x509.CertificateRevocationList]) -> Iterable[tuple[bytes, int]]:
     for crl in crls:
         issuer = crl.issuer.public_bytes()
         for entry in crl:
@@ -186,18 +193,21 @@ def _context(tls: BrokerTls, anchors: Iterable[x509.Certificate], crl_pem: bytes
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     der = b"".join(anchor.public_bytes(Encoding.DER) for anchor in anchors)
     context.load_verify_locations(cadata=der)
-    _load_crl(context, crl_pem)
+    _load_crl(context, crl_pem, tls.crl)
     _load_server(context, tls)
     return context
 
 
-def _load_crl(context: ssl.SSLContext, crl_pem: bytes) -> None:
+def _load_crl(context: ssl.SSLContext, crl_pem: bytes, path: Path) -> None:
     # OpenSSL reads CRLs from files only. Ours may be replaced at any moment, and what comes into
     # force must be what was checked.
     with tempfile.NamedTemporaryFile(suffix=".pem") as checked:
         checked.write(crl_pem)
         checked.flush()
-        context.load_verify_locations(cafile=checked.name)
+        try:
+            context.load_verify_locations(cafile=checked.name)
+        except ssl.SSLError as error:
+            raise _corrupt_crl(path) from error
 
 
 def _load_server(context: ssl.SSLContext, tls: BrokerTls) -> None:
