@@ -19,6 +19,7 @@ from broker.adapters.ca.files import write_secret
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.clock import SystemClock
+from broker.adapters.registry.migrate import migrate
 from broker.app import TRUST_BUNDLE_VERSION, Muster, open_registry
 from broker.ports import Registry, Revocation
 from broker.protocol.messages import Endpoint
@@ -70,6 +71,14 @@ class Installation:
     def claim_crl_file(self) -> "HomeCrlFile":
         """The CRL that the claim broker reads."""
         return HomeCrlFile(self.home.crl_file(Zone.CLAIM))
+
+    def migrate(self) -> None:
+        """Brings the registry to this release's schema. Blocks; doing it again changes nothing.
+
+        Raises:
+            RegistryError: a newer release has migrated it, or it can't be used.
+        """
+        migrate(open_registry(self.home, self.settings).url)
 
     def renew_certificates(self, hosts: Sequence[str]) -> list[Path]:
         """New certificates for the brokers and the service, which keep their keys. Blocks.

@@ -13,7 +13,7 @@ from broker.core.keys import KeyType
 from broker.core.naming import parse_template
 from broker.core.records import EnrollmentGroup, Reprovision, Serials
 from broker.protocol import names
-from broker.protocol.names import ClaimName, GroupName
+from broker.protocol.names import ClaimName, GroupName, is_name
 from broker.services.problems import Problem, ProblemCode
 
 MAX_GROUP_FILE = 4_194_304
@@ -38,10 +38,6 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     reprovision: Reprovision = Reprovision.REFUSE
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    groups: Annotated[dict[_Name, _Group], msgspec.Meta(min_length=1)]
-
-
 def read_group_file(text: bytes) -> list[EnrollmentGroup]:
     """The groups that the file describes, in its order; a claim certificate is in one at most.
 
@@ -50,23 +46,34 @@ def read_group_file(text: bytes) -> list[EnrollmentGroup]:
     """
     if len(text) > MAX_GROUP_FILE:
         _reject(f"The file has {len(text):,} bytes where {MAX_GROUP_FILE:,} are allowed.")
-    try:
-        tables = tomllib.loads(text.decode())
-        described = msgspec.convert(tables, _File, strict=True)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Problem(
-            ProblemCode.GROUP_FILE_INVALID, f"The file isn't TOML in UTF-8: {error}.", REMEDY
-        ) from error
-    except msgspec.ValidationError as error:
-        raise Problem(ProblemCode.GROUP_FILE_INVALID, _explain(str(error)), REMEDY) from error
-    groups = [_group(GroupName(name), group) for name, group in described.groups.items()]
+    groups = [_group(name, table) for name, table in _tables(text).items()]
     _refuse_shared_claims(groups)
     return groups
 
 
-def _group(name: GroupName, described: _Group) -> EnrollmentGroup:
+def _tables(text: bytes) -> dict[str, object]:
+    """What stands under `groups`, by name."""
+    try:
+        tables = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        _reject(f"The file isn't TOML in UTF-8: {error}.")
+    groups = tables.pop("groups", None)
+    if tables:
+        _reject(f"There is no field {next(iter(tables))!r}; everything stands under groups.")
+    if not isinstance(groups, dict) or not groups:
+        _reject("The file has no table [groups.NAME].")
+    return groups
+
+
+def _group(name: str, table: object) -> EnrollmentGroup:
+    if not is_name(name):
+        _reject(f"groups.{name[:80]}: a name has 1 to 64 letters, digits, '_' or '-'.")
+    try:
+        described = msgspec.convert(table, _Group, strict=True)
+    except msgspec.ValidationError as error:
+        _reject(_explain(f"groups.{name}", str(error)))
     return EnrollmentGroup(
-        name=name,
+        name=GroupName(name),
         claim_certificates=frozenset(ClaimName(claim) for claim in described.claim_certificates),
         device_name=_template(name, described.device_name),
         allowed_keys=described.allowed_keys,
@@ -77,21 +84,21 @@ def _group(name: GroupName, described: _Group) -> EnrollmentGroup:
     )
 
 
-def _template(group: GroupName, text: str) -> str:
+def _template(group: str, text: str) -> str:
     try:
         parse_template(text)
     except ValueError as error:
-        _reject(f"Group {group}, field device_name: {error}.")
+        _reject(f"groups.{group}.device_name: {error}.")
     return text
 
 
-def _lifetime(group: GroupName, text: str) -> timedelta:
+def _lifetime(group: str, text: str) -> timedelta:
     try:
         lifetime = parse_duration(text)
     except ValueError as error:
-        _reject(f"Group {group}, field certificate_lifetime: {error}.")
+        _reject(f"groups.{group}.certificate_lifetime: {error}.")
     if lifetime > MAX_LIFETIME:
-        _reject(f"Group {group}, field certificate_lifetime: at most {MAX_LIFETIME.days}d.")
+        _reject(f"groups.{group}.certificate_lifetime: at most {MAX_LIFETIME.days}d.")
     return lifetime
 
 
@@ -108,20 +115,20 @@ def _refuse_shared_claims(groups: list[EnrollmentGroup]) -> None:
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
-_PLACE = re.compile(r" - at `\$\.?(?P<place>[^`]*)`\Z")
+_PLACE = re.compile(r" - at `\$(?P<place>\.[a-z_]*)?[^`]*`\Z")
 
 
-def _explain(error: str) -> str:
+def _explain(group: str, error: str) -> str:
     """The validator's words as a sentence that says where, and what may have been meant."""
-    place = _PLACE.search(error)
-    where = f"At {place['place']}: " if place and place["place"] else ""
     unknown = _UNKNOWN.search(error)
     if unknown is None:
-        return f"{where}{_PLACE.sub('', error)}."
-    known = _Group.__struct_fields__ if where else _File.__struct_fields__
+        place = _PLACE.search(error)
+        where = place["place"] or "" if place else ""
+        return f"{group}{where}: {_PLACE.sub('', error)}."
+    known = _Group.__struct_fields__
     close = difflib.get_close_matches(unknown["field"], known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}."
-    return f"{where}there is no field {unknown['field']!r}; {hint}"
+    return f"{group}: there is no field {unknown['field']!r}; {hint}"
 
 
 def _reject(message: str) -> NoReturn:

@@ -89,7 +89,7 @@ def _print_lines(found: Sequence[Event], as_json: bool) -> None:
 
 
 def _print_table(found: Sequence[Event]) -> None:
-    columns = ("at", "kind", "device", "serial", "claim", "code", "detail")
+    columns = ("at", "kind", "device", "serial", "claim", "group", "code", "detail")
     table(columns, [_cells(event) for event in found])
     if not found:
         note("No event fits.")
@@ -103,6 +103,7 @@ def _cells(event: Event) -> list[str]:
         event.device_id or "-",
         event.serial_number or "-",
         event.claim_name or "-",
+        event.group or "-",
         event.code or "-",
-        f"{event.detail or event.group or '-'}{times}",
+        f"{event.detail or '-'}{times}",
     ]

@@ -12,6 +12,10 @@ from typer.core import TyperGroup
 from broker.entry.cli.output import note
 from broker.protocol.codes import EXPLANATIONS, Refused
 
+_ORDER = [
+    *("init", "claim-cert", "group", "enroll", "up"),
+    *("devices", "events", "doctor", "renew", "migrate", "demo"),
+]
 DEBUG = "MUSTER_DEBUG"
 
 
@@ -25,6 +29,10 @@ class Explained(Protocol):
 
 class Commands(TyperGroup):
     """The program: whatever a command raises ends here."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of an operator's first day."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
@@ -73,5 +81,8 @@ def _explain(error: BaseException) -> tuple[str, str, str]:
 
 
 def _sentence(text: str) -> str:
+    """With a capital, unless it begins with a file's or a field's name, and a full stop."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    if text.split(" ", 1)[0].isalpha():
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -64,6 +64,12 @@ def renew_certificates(context: typer.Context, host: HostOption = None) -> None:
     note("Restart the brokers and the service to use them.")
 
 
+def migrate(context: typer.Context) -> None:
+    """Bring the registry to this release's schema; make a backup and stop the service first."""
+    common(context).installation().migrate()
+    say("The registry has this release's schema.")
+
+
 _NEXT = """\
 The installation is ready. Next:
   export MUSTER_HOME={home}

@@ -33,6 +33,7 @@ program = typer.Typer(
 )
 program.command("init")(init.init)
 program.command("renew")(init.renew_certificates)
+program.command("migrate")(init.migrate)
 program.add_typer(claim_certs.commands, name="claim-cert")
 program.add_typer(groups.commands, name="group")
 program.add_typer(enroll.commands, name="enroll")

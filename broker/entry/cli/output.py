@@ -41,7 +41,7 @@ def table(
     console = _console(stderr=False)
     if not console.is_terminal:
         for row in (columns, *rows) if show_columns else rows:
-            print("\t".join(_printable(cell) for cell in row))
+            print("\t".join(_printable(cell).replace("\n", " ") for cell in row))
         return
     picture = Table(title=title or None, title_justify="left", show_header=show_columns)
     for column in columns:
@@ -80,4 +80,4 @@ def _console(*, stderr: bool) -> Console:
 
 def _printable(text: str) -> str:
     """Without what would steer a terminal: parts of it were sent by devices."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
