@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from broker.protocol.codes import Code
 from broker.protocol.messages import (
@@ -32,6 +32,7 @@ from device_client.errors import (
     CertificateRefused,
     DeviceError,
     RequestRejected,
+    StateUnusable,
     TimedOut,
 )
 from device_client.exchange import Question
@@ -44,6 +45,7 @@ from device_client.transport import Address, Connection, connected
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 
@@ -126,7 +128,7 @@ class Agent:
     @asynccontextmanager
     async def _membership(self) -> AsyncIterator[tuple[Identity, Connection]]:
         """A connection to the fleet that this device's certificate has been confirmed on."""
-        identity = await asyncio.to_thread(self._keystore.current)
+        identity = await _on_disk(self._keystore.current)
         if identity is None or self._doubted or identity.not_after <= self._clock():
             self._doubted = False
             identity = await self._enroll()
@@ -134,7 +136,7 @@ class Agent:
             zone=Zone.FLEET,
             endpoint=identity.fleet,
             client_id=identity.device_id,
-            context=await asyncio.to_thread(tls.fleet_context, identity),
+            context=await _on_disk(tls.fleet_context, identity),
             timeout_s=self._timing.connect_s,
             keepalive_s=self._timing.keepalive_s,
         )
@@ -149,9 +151,9 @@ class Agent:
 
     async def _enroll(self) -> Identity:
         """Asks the claim zone for a certificate about our key, and stores it."""
-        claim = await asyncio.to_thread(self._remembered)
+        claim = await _on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
-        pending = await asyncio.to_thread(self._keystore.key_for_claim, serial, claim.key_type)
+        pending = await _on_disk(self._keystore.key_for_claim, serial, claim.key_type)
         origin = ClaimOrigin(ClaimName(claim.bundle.claim_name), _claim_client_id(serial))
         request = EnrollRequest(
             request_id=exchange.new_request_id(),
@@ -174,7 +176,7 @@ class Agent:
             answer = await exchange.ask(connection, question, self._timing.answers_s)
         key_sha256 = keys.fingerprint(pending.key.public_key())
         grant = answers.check_answer(answer, key_sha256, claim.bundle.trust_bundle, self._clock())
-        identity = await asyncio.to_thread(self._keystore.install, grant, pending)
+        identity = await _on_disk(self._keystore.install, grant, pending)
         log.info("accepted as %s until %s", identity.device_id, identity.not_after)
         return identity
 
@@ -188,7 +190,7 @@ class Agent:
         await exchange.ask(connection, question, self._timing.answers_s)
         if identity.confirmed_at is not None:
             return identity
-        return await asyncio.to_thread(self._keystore.confirm, identity, self._clock())
+        return await _on_disk(self._keystore.confirm, identity, self._clock())
 
     async def _learn_from(self, error: DeviceError) -> bool:
         """Draws the error's consequence for what is stored; whether that calls for a new try."""
@@ -199,6 +201,7 @@ class Agent:
         log.warning("%s: %s %s", error.stable_code, error, error.remedy)
         if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
             self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
+            return self._in_a_row == retry.TRIES_BEFORE_DOUBT
         if isinstance(error, RequestRejected):
             return await self._learn_from_rejection(error.rejected.known_code)
         return False
@@ -206,9 +209,9 @@ class Agent:
     async def _learn_from_rejection(self, code: Code | None) -> bool:
         match code:
             case Code.CERTIFICATE_REVOKED:
-                current = await asyncio.to_thread(self._keystore.current)
+                current = await _on_disk(self._keystore.current)
                 if current is not None:
-                    await asyncio.to_thread(self._keystore.discard_certificate, current)
+                    await _on_disk(self._keystore.discard_certificate, current)
                 return self._in_a_row == 1
             case Code.CERTIFICATE_UNKNOWN:
                 self._doubted = True
@@ -223,15 +226,15 @@ class Agent:
                 return False
 
     async def _replace_key(self) -> None:
-        claim = await asyncio.to_thread(self._remembered)
+        claim = await _on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
-        await asyncio.to_thread(self._keystore.new_key, serial, claim.key_type)
+        await _on_disk(self._keystore.new_key, serial, claim.key_type)
 
     async def _change_key_type(self) -> bool:
         """The key kept may be of another type than is configured now; it was never certified."""
-        claim = await asyncio.to_thread(self._remembered)
+        claim = await _on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
-        pending = await asyncio.to_thread(self._keystore.key_for_claim, serial, claim.key_type)
+        pending = await _on_disk(self._keystore.key_for_claim, serial, claim.key_type)
         if keys.type_of(pending.key) is claim.key_type:
             return False
         await self._replace_key()
@@ -260,6 +263,17 @@ class Agent:
     @staticmethod
     def _give_up(prospect: Prospect) -> bool:
         return prospect is Prospect.NEVER
+
+
+async def _on_disk(work: Callable[P, ResultT], *args: P.args, **options: P.kwargs) -> ResultT:
+    """What the disk-bound `work` returns, without blocking the event loop meanwhile."""
+    try:
+        return await asyncio.to_thread(work, *args, **options)
+    except OSError as error:
+        raise StateUnusable(
+            f"The state can't be read or written: {error}.",
+            "Make room on the disk, and see that this user owns the state directory.",
+        ) from error
 
 
 def _once(_: Prospect) -> bool:

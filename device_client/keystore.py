@@ -108,7 +108,9 @@ class Keystore:
         current = self.current()
         if pending is None and current is not None and current.serial == serial:
             return PendingKey(serial, keys.from_pem(identity.read_key(current.directory)))
-        return self.new_key(serial, key_type)
+        if current is None:
+            pending = self._rescued_key(serial)
+        return pending or self.new_key(serial, key_type)
 
     def new_key(self, serial: SerialNumber, key_type: KeyType) -> PendingKey:
         """A fresh key on the disk, in the place of the one pending."""
@@ -177,7 +179,9 @@ class Keystore:
         durable.remove_leftovers(self._slots)
         current = self.current() or self._newest_whole()
         if current is None:
-            self._rescue_key()
+            claim = self.enrollment_if_readable()
+            if claim is not None and self._pending() is None:
+                self._rescued_key(SerialNumber(claim.serial))
             self._remove_slots_except(None)
             durable.remove(self._current)
             return
@@ -199,16 +203,14 @@ class Keystore:
                 log.warning("a stored identity is damaged: %s", error)
         return None
 
-    def _rescue_key(self) -> None:
-        """Keeps the key of a damaged slot: with it the service gives the same identity again."""
-        claim = self.enrollment_if_readable()
-        if self._pending() is not None or claim is None:
-            return
+    def _rescued_key(self, serial: SerialNumber) -> PendingKey | None:
+        """The key of a damaged slot: with it the service gives the same identity again."""
         for number in reversed(self._numbers()):
             with suppress(SlotCorrupt):
                 pem = identity.read_key(self._slots / str(number))
-                self._write_pending(SerialNumber(claim.serial), pem)
-                return
+                self._write_pending(serial, pem)
+                return PendingKey(serial, keys.from_pem(pem))
+        return None
 
 
 @contextmanager

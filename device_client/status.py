@@ -1,5 +1,6 @@
 """What the agent does and what stands in its way, for `muster-device status`."""
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +11,8 @@ from broker.protocol.codes import Refused
 from broker.protocol.messages import Endpoint
 from device_client import keystore
 from device_client.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 
 class Activity(StrEnum):
@@ -85,8 +88,11 @@ class StatusFile:
             return
         self._note = note
         temporary = self._path.with_name(".status.json.new")
-        temporary.write_bytes(codec.encode(note))
-        temporary.replace(self._path)
+        try:
+            temporary.write_bytes(codec.encode(note))
+            temporary.replace(self._path)
+        except OSError as error:
+            log.warning("the status can't be written: %s", error)
 
 
 def report(directory: Path) -> Report:

@@ -1,0 +1,177 @@
+"""A device talks to nobody that can't prove who it is, and knows a refusal when it meets one."""
+
+import asyncio
+import dataclasses
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.protocol.bundle import ClaimBundle
+from broker.protocol.messages import Endpoint, EnrollAccepted, TrustBundle
+from broker.protocol.zones import Zone
+from device_client.errors import CertificateRefused, ServerNotTrusted, Unreachable
+from device_client.retry import TRIES_BEFORE_DOUBT
+from tests.support.certificates import Certificates
+from tests.support.device_agents import QUICK, device
+from tests.support.fake_service import FakeFleet, fake_fleet
+from tests.support.ports import free_port
+from tests.support.test_pki import SERVER_AUTH, Pki
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[FakeFleet]:
+    async with fake_fleet(tmp_path) as world:
+        yield world
+
+
+def foreign_anchors(place: Path) -> TrustBundle:
+    place.mkdir()
+    anchors = Certificates(place).home.server_anchors.read_text()
+    return TrustBundle(version=1, anchors=anchors)
+
+
+async def test_a_claim_broker_of_another_installation(fleet: FakeFleet, tmp_path: Path) -> None:
+    bundle = dataclasses.replace(
+        fleet.bundle(), trust_bundle=foreign_anchors(tmp_path / "elsewhere")
+    )
+    with (
+        device(tmp_path / "state", bundle) as (agent, _),
+        pytest.raises(ServerNotTrusted, match="claim broker"),
+    ):
+        await agent.claim(30)
+    assert fleet.service.enrolls == []
+
+
+async def test_a_fleet_broker_of_another_installation(fleet: FakeFleet, tmp_path: Path) -> None:
+    foreign = foreign_anchors(tmp_path / "elsewhere")
+
+    def elsewhere(answer: EnrollAccepted) -> EnrollAccepted:
+        return dataclasses.replace(answer, trust_bundle=foreign)
+
+    fleet.service.enroll_script.append(elsewhere)
+    with (
+        device(tmp_path / "state", fleet.bundle()) as (agent, _),
+        pytest.raises(ServerNotTrusted, match="fleet broker"),
+    ):
+        await agent.claim(30)
+    assert fleet.service.confirms == []
+
+
+class StrangeServer:
+    """A TLS server with a certificate of the right installation that may still be wrong."""
+
+    def __init__(self, place: Path, days: tuple[float, float] = (-1, 30)) -> None:
+        self._pki = Pki(place)
+        self._pair = self._pki.pair("broker", self._pki.infrastructure, SERVER_AUTH, days)
+        self.met = 0
+
+    @asynccontextmanager
+    async def listening(self, hang_up: bool = False) -> AsyncIterator[int]:
+        """Its port. It says nothing, or hangs up once TLS is up."""
+
+        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.met += 1
+            try:
+                if not hang_up:
+                    await reader.read()
+            finally:
+                writer.close()
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._pair.chain, self._pair.key_file)
+        async with await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context) as server:
+            yield server.sockets[0].getsockname()[1]
+
+    def bundle(self, host: str, port: int) -> ClaimBundle:
+        """One that leads there."""
+        claim = self._pki.device(Zone.CLAIM, "batch-7")
+        return ClaimBundle(
+            claim_name="batch-7",
+            certificate=claim.chain.read_text(),
+            private_key=claim.key_file.read_text(),
+            claim=Endpoint(host=host, port=port),
+            trust_bundle=TrustBundle(version=1, anchors=self._pki.servers.read_text()),
+        )
+
+
+async def test_a_claim_broker_by_another_name(tmp_path: Path) -> None:
+    server = StrangeServer(tmp_path)
+    async with server.listening() as port:
+        with (
+            device(tmp_path / "state", server.bundle("127.0.0.1", port)) as (agent, _),
+            pytest.raises(ServerNotTrusted, match="mismatch"),
+        ):
+            await agent.claim(30)
+    assert server.met == 0
+
+
+async def test_a_claim_broker_with_an_expired_certificate(tmp_path: Path) -> None:
+    server = StrangeServer(tmp_path, days=(-3, -1))
+    async with server.listening() as port:
+        with (
+            device(tmp_path / "state", server.bundle("localhost", port)) as (agent, _),
+            pytest.raises(ServerNotTrusted, match="expired"),
+        ):
+            await agent.claim(30)
+    assert server.met == 0
+
+
+async def test_hanging_up_before_connack_is_a_refusal(tmp_path: Path) -> None:
+    server = StrangeServer(tmp_path)
+    async with server.listening(hang_up=True) as port:
+        with (
+            device(tmp_path / "state", server.bundle("localhost", port)) as (agent, _),
+            pytest.raises(CertificateRefused),
+        ):
+            await agent.claim(30)
+    assert server.met == TRIES_BEFORE_DOUBT
+
+
+async def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    server = StrangeServer(tmp_path)
+    timing = dataclasses.replace(QUICK, connect_s=0.5)
+    async with server.listening() as port:
+        bundle = server.bundle("localhost", port)
+        with (
+            device(tmp_path / "state", bundle, timing=timing) as (agent, _),
+            pytest.raises(Unreachable, match="says nothing"),
+        ):
+            await agent.claim(30, wait=False)
+
+
+async def test_a_server_that_does_not_shake_hands_is_given_up(tmp_path: Path) -> None:
+    timing = dataclasses.replace(QUICK, connect_s=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bundle = StrangeServer(tmp_path).bundle("localhost", silent.getsockname()[1])
+        with (
+            device(tmp_path / "state", bundle, timing=timing) as (agent, _),
+            pytest.raises(Unreachable),
+        ):
+            await agent.claim(30, wait=False)
+
+
+@pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid", "a" * 70 + ".example"])
+async def test_no_server_at_all(tmp_path: Path, host: str) -> None:
+    bundle = StrangeServer(tmp_path).bundle(host, free_port())
+    with (
+        device(tmp_path / "state", bundle) as (agent, _),
+        pytest.raises(Unreachable, match=host),
+    ):
+        await agent.claim(30, wait=False)
+
+
+async def test_the_claim_broker_refuses_a_claim_certificate_of_another_authority(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    foreign = StrangeServer(tmp_path).bundle("localhost", fleet.claim.port)
+    bundle = dataclasses.replace(foreign, trust_bundle=fleet.bundle().trust_bundle)
+    with (
+        device(tmp_path / "state", bundle) as (agent, _),
+        pytest.raises(CertificateRefused, match="claim broker"),
+    ):
+        await agent.claim(30)
+    assert fleet.service.enrolls == []

@@ -1,0 +1,39 @@
+"""Device agents in the test's own process, with short waits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.protocol.bundle import ClaimBundle
+from device_client import keystore
+from device_client.agent import Agent
+from device_client.enrollment import Enrollment
+from device_client.keys import KeyType
+from device_client.keystore import Keystore
+from device_client.settings import Timing
+from device_client.status import StatusFile
+
+QUICK = Timing(
+    connect_s=10.0,
+    keepalive_s=10,
+    answers_s=(0.5, 5.0, 5.0),
+    backoff_base_s=0.02,
+    backoff_cap_s=0.2,
+    slow_base_s=0.02,
+    slow_cap_s=0.2,
+    stable_s=60.0,
+)
+
+
+@contextmanager
+def device(
+    state: Path,
+    bundle: ClaimBundle,
+    serial: str = "A1",
+    key_type: KeyType = KeyType.P256,
+    timing: Timing = QUICK,
+) -> Iterator[tuple[Agent, Keystore]]:
+    """An agent with its keystore, as the command makes them."""
+    with keystore.opened(state) as store:
+        store.remember(Enrollment(bundle=bundle, serial=serial, key_type=key_type))
+        yield Agent(store, StatusFile(state), timing), store
