@@ -10,8 +10,8 @@ from broker.adapters.ca.bundles import make_bundle, read_trust_bundle
 from broker.adapters.ca.claim_authority import IssuedClaimCertificate, issue_claim_certificate
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
-from broker.app import TRUST_BUNDLE_VERSION, open_registry
 from broker.adapters.registry.migrate import migrate
+from broker.app import TRUST_BUNDLE_VERSION, open_registry
 from broker.core.keys import KeyType
 from broker.core.records import (
     Certificate,
@@ -20,10 +20,11 @@ from broker.core.records import (
     Enrollment,
     EnrollmentGroup,
     Event,
+    Reply,
     Reprovision,
     Serials,
 )
-from broker.ports import DeviceFilter, EventFilter
+from broker.ports import DeviceFilter, EventFilter, ReadTransaction
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
@@ -111,8 +112,26 @@ class Installation:
     async def certificates(self) -> list[Certificate]:
         """All certificates that were ever issued to devices."""
         async with open_registry(self.home, self.settings) as registry:
-            ids = [d.id for d in await registry.read(lambda tx: tx.devices(DeviceFilter()))]
-            return await registry.read(lambda tx: tx.certificates_of(ids))
+            return await registry.read(_all_certificates)
+
+    async def group(self, name: GroupName = GROUP) -> EnrollmentGroup:
+        """One group, with its count of devices."""
+        async with open_registry(self.home, self.settings) as registry:
+            group = await registry.read(lambda tx: tx.group(name))
+        assert group is not None
+        return group
+
+    async def claim_certificate(self, name: ClaimName = BATCH) -> ClaimCertificate:
+        """One claim certificate, with its count of claims."""
+        async with open_registry(self.home, self.settings) as registry:
+            claim = await registry.read(lambda tx: tx.claim_certificate(name))
+        assert claim is not None
+        return claim
+
+    async def replies(self) -> list[Reply]:
+        """What waits in the outbox."""
+        async with open_registry(self.home, self.settings) as registry:
+            return await registry.read(lambda tx: tx.pending_replies(100_000))
 
     async def events(self) -> list[Event]:
         """The audit log, newest first."""
@@ -120,13 +139,27 @@ class Installation:
             return await registry.read(lambda tx: tx.events(EventFilter(limit=100_000)))
 
 
-async def make_installation(path: Path, settings_toml: str) -> Installation:
-    """An installation with these settings and an empty registry of the newest schema."""
+def _all_certificates(tx: ReadTransaction) -> list[Certificate]:
+    return tx.certificates_of([d.id for d in tx.devices(DeviceFilter(limit=100_000))])
+
+
+async def make_home(path: Path) -> MusterHome:
+    """A home with real authorities and no settings; all that brokers need to start."""
     home = MusterHome(path)
     await asyncio.to_thread(
         create_home, home, hosts=["localhost"], passphrase=None, now=datetime.now(UTC)
     )
+    return home
+
+
+async def install(home: MusterHome, settings_toml: str) -> Installation:
+    """The installation in a home that exists, with these settings and an empty registry."""
     home.settings.write_text(settings_toml, encoding="utf-8")
-    settings = load_settings(path)
+    settings = load_settings(home.path)
     await asyncio.to_thread(migrate, open_registry(home, settings).url)
     return Installation(home, settings)
+
+
+async def make_installation(path: Path, settings_toml: str) -> Installation:
+    """An installation with these settings and an empty registry of the newest schema."""
+    return await install(await make_home(path), settings_toml)
