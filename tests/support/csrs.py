@@ -95,10 +95,10 @@ def der(tag: int, *parts: bytes) -> bytes:
     return bytes([tag, 0x80 | len(length)]) + length + body
 
 
-def handmade_csr(spki: bytes, version: int = 0, signature: bytes = b"\0" * 64) -> str:
-    """A request with any public key and any signature: nobody has to hold the private key."""
+def handmade_csr(spki: bytes, version: int = 0, algorithm: bytes = _ECDSA_SHA256) -> str:
+    """A request with any public key and no good signature: nobody has to hold the private key."""
     info = der(0x30, der(0x02, bytes([version])), der(0x30), spki, der(0xA0))
-    return pem_of(der(0x30, info, _ECDSA_SHA256, der(0x03, b"\0", signature)))
+    return pem_of(der(0x30, info, algorithm, der(0x03, bytes(65))))
 
 
 def info_of(request: bytes) -> bytes:

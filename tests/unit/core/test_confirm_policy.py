@@ -1,0 +1,84 @@
+"""What a confirmation does, in each state of device and certificate."""
+
+from itertools import product
+
+import pytest
+
+from broker.core.confirm_policy import Activate, AlreadyActive, decide_confirm
+from broker.core.lifecycle import (
+    CertificateInput,
+    CertificateState,
+    DeviceInput,
+    DeviceState,
+    next_certificate_state,
+    next_device_state,
+)
+from broker.core.records import Certificate, Device
+from broker.protocol.codes import Code, Refused
+from broker.protocol.names import CertificateSerial, DeviceId
+from tests.support.records import NOW, a_certificate, a_device
+
+MEMBERS = {DeviceState.PENDING, DeviceState.ACTIVE, DeviceState.ROTATING}
+
+
+def code(device: Device | None, certificate: Certificate | None) -> Code:
+    with pytest.raises(Refused) as refused:
+        decide_confirm(device, certificate, (), NOW)
+    return refused.value.code
+
+
+def test_a_device_that_the_registry_doesn_t_know_is_refused() -> None:
+    assert code(None, a_certificate()) is Code.CERTIFICATE_UNKNOWN
+    assert code(None, None) is Code.CERTIFICATE_UNKNOWN
+
+
+def test_a_certificate_that_isn_t_this_device_s_is_refused_like_one_that_doesn_t_exist() -> None:
+    others = a_certificate(device_id=DeviceId("lamp-B2"))
+    assert code(a_device(), None) is Code.CERTIFICATE_UNKNOWN
+    assert code(a_device(), others) is Code.CERTIFICATE_UNKNOWN
+
+
+@pytest.mark.parametrize(("state", "proven"), list(product(DeviceState, CertificateState)))
+def test_each_pair_of_states(state: DeviceState, proven: CertificateState) -> None:
+    device, certificate = a_device(state=state), a_certificate(state=proven)
+    if proven is CertificateState.REVOKED:
+        assert code(device, certificate) is Code.CERTIFICATE_REVOKED
+    elif state not in MEMBERS:
+        assert code(device, certificate) is Code.DEVICE_BLOCKED
+    elif proven is CertificateState.SUPERSEDED:
+        assert code(device, certificate) is Code.CERTIFICATE_REVOKED
+    elif proven is CertificateState.ACTIVE:
+        assert decide_confirm(device, certificate, (certificate,), NOW) == AlreadyActive()
+    else:
+        assert decide_confirm(device, certificate, (certificate,), NOW) == Activate(replaced=())
+        assert next_device_state(state, DeviceInput.CONFIRM) is DeviceState.ACTIVE
+        next_certificate_state(proven, CertificateInput.CONFIRM)
+
+
+@pytest.mark.parametrize("proven", [CertificateState.ISSUED, CertificateState.ACTIVE])
+def test_an_expired_certificate_proves_nothing(proven: CertificateState) -> None:
+    expired = a_certificate(state=proven, not_after=NOW)
+    assert code(a_device(), expired) is Code.CERTIFICATE_REVOKED
+
+
+def test_a_late_proof_is_good_as_long_as_nothing_was_taken_back() -> None:
+    late = a_certificate(confirm_by=a_certificate().not_before)
+    assert isinstance(decide_confirm(a_device(), late, (late,), NOW), Activate)
+
+
+def test_every_other_live_certificate_is_replaced() -> None:
+    proven = a_certificate()
+    others = tuple(
+        a_certificate(serial=CertificateSerial(f"e{n}"), state=state)
+        for n, state in enumerate(s for s in CertificateState if s != CertificateState.REVOKED)
+    )
+    device = a_device(state=DeviceState.ROTATING)
+    decision = decide_confirm(device, proven, (*others, proven), NOW)
+    assert decision == Activate(replaced=others)
+
+
+def test_a_repeated_confirmation_replaces_nothing() -> None:
+    proven = a_certificate(state=CertificateState.ACTIVE)
+    newer = a_certificate(serial=CertificateSerial("e1"))
+    device = a_device(state=DeviceState.ROTATING)
+    assert decide_confirm(device, proven, (proven, newer), NOW) == AlreadyActive()
