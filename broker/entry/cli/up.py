@@ -62,8 +62,11 @@ def _stop_on_signal(stop: asyncio.Event) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
         _log.info("stopping", signal=number.name)
         stop.set()
+        # From here on a second signal ends the process even when the loop hangs.
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
