@@ -125,10 +125,15 @@ class EmbeddedBroker:
 
 async def _accept_all(site: Site, listening: socket.socket) -> None:
     while True:
-        await _make_room(site)
         sock = await _accept(listening)
-        if sock is not None:
-            Connection(site, sock).start()
+        if sock is None:
+            continue
+        try:
+            await _make_room(site)
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        Connection(site, sock).start()
 
 
 async def _end(site: Site) -> None:
@@ -142,7 +147,8 @@ async def _end(site: Site) -> None:
 
 
 async def _make_room(site: Site) -> None:
-    """Waits while as many are connected, or connecting, as may be; the kernel queues the rest."""
+    """Waits while as many are connected, or connecting, as may be: one newcomer here, the others in
+    the kernel's queue."""
     roster, limits = site.roster, site.limits
     while len(roster) >= limits.max_connections or roster.connecting >= limits.max_connecting:
         await roster.wait_for_room(_PATIENCE_S)
