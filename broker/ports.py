@@ -61,6 +61,8 @@ class Revocation:
     serial: CertificateSerial
     revoked_at: datetime
     reason: RevocationReason
+    device_id: DeviceId | None = None
+    """Whose it was; none when it isn't a device's."""
 
 
 class IssuingAuthority(Protocol):

@@ -5,10 +5,12 @@ service that was killed, is completed later: nothing but the counter has to be r
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 from broker.core.records import Event, EventKind
-from broker.ports import BrokerControl, Clock, CrlFile, IssuingAuthority, Registry
+from broker.ports import BrokerControl, Clock, CrlFile, IssuingAuthority, Registry, Revocation
+from broker.services.lock_out import LockOut
 from broker.services.revoking import FLEET_CRL_WANTED
 
 CRL_NUMBER = "crl.fleet.number"
@@ -31,20 +33,25 @@ class FleetCrl:
         self._file = file
         self._control = control
         self._clock = clock
+        self._lock_out = LockOut(registry, control)
         self._in_force: int | None = None
+        self._revoked: Sequence[Revocation] = ()
         self._signed_at: float | None = None
 
     async def bring_up_to_date(self) -> bool:
         """Signs and applies a CRL if the one in force lacks something; whether it did.
 
+        On return the connections of what it revokes have ended, too.
+
         Raises:
             Exception: what the file or the broker raised; calling again tries again.
         """
         wanted = await self._registry.read(lambda tx: tx.counter(FLEET_CRL_WANTED))
-        if self._in_force == wanted and not self._is_stale():
-            return False
-        await self._publish(wanted)
-        return True
+        is_due = self._in_force != wanted or self._is_stale()
+        if is_due:
+            await self._publish(wanted)
+        await self._lock_out.enforce(self._revoked)
+        return is_due
 
     def _is_stale(self) -> bool:
         if self._signed_at is None:
@@ -60,6 +67,7 @@ class FleetCrl:
         await self._file.swap(pem, now)
         await self._control.apply_crl()
         self._in_force = wanted
+        self._revoked = revoked
         self._signed_at = self._clock.monotonic()
         event = Event(now, EventKind.CRL_PUBLISHED, detail=f"number {number}, {len(revoked)} lines")
         await self._registry.write(lambda tx: tx.add_event(event))

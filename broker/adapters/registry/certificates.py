@@ -33,7 +33,7 @@ _UNCONFIRMED: Final = (
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _REVOCATIONS: Final = (
-    sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for)
+    sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for, _T.c.device_id)
     .where(IS_REVOKED, _T.c.not_after > sa.bindparam("moment"))
     .order_by(_T.c.id)
 )
@@ -76,8 +76,12 @@ class Certificates(Part):
     def revocations(self, now: datetime) -> list[Revocation]:
         self._session.flush()
         return [
-            Revocation(CertificateSerial(serial), loaded(at), RevocationReason(reason))
-            for serial, at, reason in self._session.rows(_REVOCATIONS, {"moment": stored(now)})
+            Revocation(
+                CertificateSerial(serial), loaded(at), RevocationReason(reason), DeviceId(device_id)
+            )
+            for serial, at, reason, device_id in self._session.rows(
+                _REVOCATIONS, {"moment": stored(now)}
+            )
         ]
 
     def save_certificate(self, certificate: Certificate) -> None:
