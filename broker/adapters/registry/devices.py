@@ -1,14 +1,15 @@
 """Devices in the registry."""
 
 import json
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from broker.adapters.registry.errors import conflict
 from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
-from broker.adapters.registry.schema import DEVICE
-from broker.adapters.registry.session import Part, Row, Session, Upsert
+from broker.adapters.registry.schema import DEVICE, ENROLLMENT
+from broker.adapters.registry.session import Part, Session, Upsert
 from broker.core.lifecycle import DeviceState
 from broker.core.records import Device
 from broker.ports import DeviceFilter
@@ -17,8 +18,21 @@ from broker.protocol.names import DeviceId, GroupName, SerialNumber
 _T: Final = DEVICE
 _ALL: Final = sa.select(_T)
 _BY_ID: Final = _ALL.where(_T.c.id == sa.bindparam("wanted"))
-_BY_SERIAL: Final = _ALL.where(
-    _T.c.group_name == sa.bindparam("wanted_group"), _T.c.serial == sa.bindparam("wanted_serial")
+_ON_LIST: Final = sa.exists().where(
+    ENROLLMENT.c.group_name == sa.bindparam("wanted_group"),
+    ENROLLMENT.c.serial == sa.bindparam("wanted_serial"),
+)
+# One row always: the serial number may be on the list, or a device's, or both, or neither.
+_STANDING: Final = sa.select(_ON_LIST, _T).select_from(
+    sa.select(sa.literal_column("1").label("one"))
+    .subquery()
+    .outerjoin(
+        _T,
+        sa.and_(
+            _T.c.group_name == sa.bindparam("wanted_group"),
+            _T.c.serial == sa.bindparam("wanted_serial"),
+        ),
+    )
 )
 _COUNT: Final = sa.select(_T.c.state, sa.func.count()).group_by(_T.c.state)
 
@@ -40,14 +54,15 @@ class Devices(Part):
         found = self._session.rows(_BY_ID, {"wanted": device_id})
         return _device(found[0]) if found else None
 
-    def device_by_serial(self, group: GroupName, serial: SerialNumber) -> Device | None:
-        """The device in the group that has the serial number."""
+    def standing(self, group: GroupName, serial: SerialNumber) -> tuple[bool, Device | None]:
+        """Whether the serial number is on the group's allow-list, and the device that has it."""
         slot = (group, serial)
         self._session.flush_for(slot)
-        found = self._session.rows(_BY_SERIAL, {"wanted_group": group, "wanted_serial": serial})
-        device = _device(found[0]) if found else None
+        names = {"wanted_group": group, "wanted_serial": serial}
+        ((enrolled, *row),) = self._session.rows(_STANDING, names)
+        device = _device(row) if row[0] is not None else None
         self._owners[slot] = device.id if device else None
-        return device
+        return bool(enrolled), device
 
     def devices(self, wanted: DeviceFilter) -> list[Device]:
         query = _ALL.order_by(_T.c.id).limit(wanted.limit)
@@ -79,7 +94,7 @@ class Devices(Part):
     def _owner(self, slot: Slot) -> DeviceId | None:
         # A claim has asked for this place just before; no need to ask again.
         if slot not in self._owners:
-            self.device_by_serial(*slot)
+            self.standing(*slot)
         return self._owners[slot]
 
 
@@ -95,7 +110,7 @@ def _row(device: Device) -> dict[str, object]:
     }
 
 
-def _device(row: Row) -> Device:
+def _device(row: Sequence[Any]) -> Device:
     device_id, group, serial, state, registered_at, activated_at, parameters = row
     return Device(
         id=DeviceId(device_id),

@@ -15,7 +15,7 @@ from broker.adapters.registry.schema import ENROLLMENT, ENROLLMENT_GROUP, GROUP_
 from broker.adapters.registry.session import Part, Row, Session, Upsert
 from broker.core.keys import KeyType
 from broker.core.records import Enrollment, EnrollmentGroup, Reprovision, Serials
-from broker.protocol.names import ClaimName, GroupName, SerialNumber
+from broker.protocol.names import ClaimName, GroupName
 
 _T: Final = ENROLLMENT_GROUP
 _CLAIM: Final = GROUP_CLAIM
@@ -28,8 +28,12 @@ _ALL: Final = (
     sa.select(_T, _CLAIM.c.claim_name).outerjoin(_CLAIM).order_by(_T.c.name, _CLAIM.c.claim_name)
 )
 _ONE: Final = _ALL.where(_T.c.name == sa.bindparam("wanted"))
-_GROUP_OF_CLAIM: Final = sa.select(_CLAIM.c.group_name).where(
-    _CLAIM.c.claim_name == sa.bindparam("claim")
+_LISTING: Final = _ALL.where(
+    _T.c.name
+    == sa.select(GROUP_CLAIM.c.group_name)
+    .where(GROUP_CLAIM.c.claim_name == sa.bindparam("wanted"))
+    .correlate(None)
+    .scalar_subquery()
 )
 _SAVE: Final = Upsert(_T, key=("name",), kept=frozenset({"devices"}))
 _ADD_CLAIM: Final = sa.insert(_CLAIM).values(
@@ -41,10 +45,6 @@ _ADD_ENROLLMENT: Final = Upsert(
 )
 _COUNT_ENROLLMENTS: Final = sa.select(sa.func.count()).where(
     ENROLLMENT.c.group_name == sa.bindparam("wanted")
-)
-_IS_ENROLLED: "Final[sa.Select[tuple[int]]]" = sa.select(sa.literal_column("1")).where(
-    ENROLLMENT.c.group_name == sa.bindparam("wanted"),
-    ENROLLMENT.c.serial == sa.bindparam("wanted_serial"),
 )
 
 SAVE_COUNT: Final = (
@@ -74,12 +74,21 @@ class Groups(Part):
         return group
 
     def group_of_claim(self, name: ClaimName) -> GroupName | None:
-        try:
-            return self._groups_of_claims[name]
-        except KeyError:
-            found = self._session.rows(_GROUP_OF_CLAIM, {"claim": name})
-        group = self._groups_of_claims[name] = GroupName(found[0][0]) if found else None
-        return group
+        group = self.group_listing(name)
+        return group.name if group else None
+
+    def group_listing(self, claim: ClaimName) -> EnrollmentGroup | None:
+        """The group that lists the claim certificate."""
+        if claim in self._groups_of_claims:
+            name = self._groups_of_claims[claim]
+            return self.group(name) if name else None
+        found = _groups(self._session.rows(_LISTING, {"wanted": claim}))
+        group = found[0] if found else None
+        self._groups_of_claims[claim] = group.name if group else None
+        if group is None:
+            return None
+        # What is remembered already may have been counted on since.
+        return self._groups_read.setdefault(group.name, group)
 
     def groups(self) -> list[EnrollmentGroup]:
         self._session.flush()
@@ -128,11 +137,6 @@ class Groups(Part):
 
     def count_enrollments(self, group: GroupName) -> int:
         return int(self._session.rows(_COUNT_ENROLLMENTS, {"wanted": group})[0][0])
-
-    def is_enrolled(self, group: GroupName, serial: SerialNumber) -> bool:
-        """Whether the serial number is on the group's allow-list."""
-        found = self._session.rows(_IS_ENROLLED, {"wanted": group, "wanted_serial": serial})
-        return bool(found)
 
 
 def _row(group: EnrollmentGroup) -> dict[str, object]:

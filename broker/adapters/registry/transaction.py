@@ -38,13 +38,12 @@ class SqlTransaction(Claims, Groups, Devices, Certificates, Events, Outbox, Coun
         self, claim_name: ClaimName, serial: SerialNumber, key: Fingerprint
     ) -> ClaimContext:
         claim = self.claim_certificate(claim_name)
-        group_name = self.group_of_claim(claim_name)
-        group = self.group(group_name) if group_name else None
-        device = self.device_by_serial(group.name, serial) if group else None
+        group = self.group_listing(claim_name)
+        enrolled, device = self.standing(group.name, serial) if group else (False, None)
         return ClaimContext(
             claim=claim,
             group=group,
-            enrolled=self.is_enrolled(group.name, serial) if group else False,
+            enrolled=enrolled,
             device=device,
             certificates=self.unrevoked(device.id) if device else (),
             key_certificate=self.newest_of_key(key),
