@@ -80,8 +80,9 @@ async def peer(
     *,
     username: str | None = None,
     will: aiomqtt.Will | None = None,
+    clean_session: bool = True,
 ) -> AsyncIterator[Peer]:
-    """`client` connected, by default under its own name, with a clean session.
+    """`client` connected, by default under its own name.
 
     Raises:
         aiomqtt.MqttError: it is refused.
@@ -92,7 +93,7 @@ async def peer(
         identifier=client.name if client_id is None else client_id,
         username=username,
         protocol=aiomqtt.ProtocolVersion.V311,
-        clean_session=True,
+        clean_session=clean_session,
         timeout=5,
         tls_context=await asyncio.to_thread(client.context),
         will=will,

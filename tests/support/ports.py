@@ -4,7 +4,7 @@ import socket
 
 
 def free_port() -> int:
-    """A TCP port that nothing listened on a moment ago; the kernel doesn't hand it out again soon."""
+    """A TCP port on which nothing listened a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

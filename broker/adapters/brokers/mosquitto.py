@@ -36,8 +36,13 @@ class MosquittoControl:
     async def apply_crl(self) -> None:
         """Puts the CRL file in force, which the caller has swapped.
 
-        On return Mosquitto has read it: a handshake that begins now is refused to a revoked
-        certificate. Live connections stay; see `disconnect`.
+        On return Mosquitto has read it, and refuses a revoked certificate. So it does in handshakes
+        that were under way, if each CRL's thisUpdate is a later second than its predecessor's. What
+        was authenticated before stays: live connections, and those that have yet to send CONNECT.
+        `disconnect` ends the former; the latter get in until Mosquitto gives them up.
+
+        Mosquitto keeps a CRL in memory (about 800 bytes for each entry) as long as a connection
+        lives that was made under it: a CRL for each single revocation adds up.
 
         Raises:
             BrokerControlError: CRL_INVALID or CRL_UNREADABLE, then Mosquitto keeps what it has;
@@ -59,6 +64,8 @@ class MosquittoControl:
 
         On the fleet broker the client id is the certificate's name. On the claim broker a client
         chooses its own, so that a revoked claim certificate's connections aren't found by its name.
+
+        A will that it left is published, if its name may publish there.
 
         Returns:
             1, also when there was none: Mosquitto doesn't say.

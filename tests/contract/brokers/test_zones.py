@@ -1,10 +1,13 @@
 """A certificate opens its own zone and no other."""
 
+import asyncio
+import ssl
+
 import pytest
 
 from broker.protocol.zones import Zone
 from tests.support.brokers import Site
-from tests.support.knocking import Answer, knock
+from tests.support.knocking import Answer, Door, knock
 from tests.support.peers import peer
 
 DONE = b"that was all"
@@ -21,6 +24,20 @@ async def test_each_certificate_is_admitted_to_its_zone(claims: Site, fleet: Sit
 async def test_the_fleet_refuses_a_claim_certificate(fleet: Site) -> None:
     batch = fleet.certificates.claim("batch")
     assert await knock(fleet.broker.port, batch) is Answer.REFUSED
+
+
+@pytest.mark.parametrize("zone", list(Zone))
+async def test_nobody_is_admitted_without_a_certificate(
+    zone: Zone, claims: Site, fleet: Site
+) -> None:
+    site = claims if zone is Zone.CLAIM else fleet
+    context = ssl.create_default_context(cafile=str(site.certificates.home.server_anchors))
+    connection = await asyncio.open_connection("localhost", site.broker.port, ssl=context)
+    door = Door(*connection)
+    try:
+        assert await door.knock("anybody") is Answer.REFUSED
+    finally:
+        door.close()
 
 
 @pytest.mark.parametrize("with_chain", [False, True])
