@@ -1,0 +1,36 @@
+"""`muster demo`: from nothing to members of a fleet, and nothing left behind."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.entry.cli.main import run
+from tests.support.commands import command, plain_environment
+
+
+def demo(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**plain_environment(), "TMPDIR": str(folder), "MUSTER_CLAIM__PORT": "1"}
+    return subprocess.run(
+        command("demo", *options), capture_output=True, text=True, env=environment, timeout=100
+    )
+
+
+def test_devices_become_members_and_nothing_stays(tmp_path: Path) -> None:
+    done = demo(tmp_path, "--devices", "3")
+    assert done.returncode == 0, done.stderr
+    header, *lines, conclusion = done.stdout.splitlines()
+    assert header.split("\t") == ["device", "state", "certificate", "expires", "claimed in"]
+    assert [line.split("\t")[:2] for line in lines] == [
+        [f"thermo-T-{number:04}", "active"] for number in (1, 2, 3)
+    ]
+    assert conclusion.startswith("All 3 devices are members of the fleet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = demo(tmp_path, "--devices", "1", "--keep")
+    assert done.returncode == 0, done.stderr
+    (kept,) = tmp_path.iterdir()
+    assert run(["--home", str(kept / "home"), "devices", "show", "thermo-T-0001", "--json"]) == 0
+    assert '"state":"active"' in capsys.readouterr().out

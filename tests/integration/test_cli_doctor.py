@@ -1,0 +1,99 @@
+"""`muster doctor`: each fault is found, and named with what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.commands import Operator
+
+GROUP = """
+[groups.lamps]
+claim_certificates = ["batch-1"]
+device_name = "lamp-{serial}"
+quota = 5
+"""
+
+
+@pytest.fixture
+def operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Operator:
+    """An operator with a new installation, whose brokers don't run."""
+    installed = Operator(tmp_path / "home", tmp_path, capsys)
+    installed.succeeds("init", installed.home, "--claim-port", "0", "--fleet-port", "0")
+    return installed
+
+
+def found(operator: Operator, level: str) -> list[dict[str, Any]]:
+    return [each for each in operator("doctor", "--json").json() if each["level"] == level]
+
+
+def test_a_new_installation_has_no_errors_but_advice(operator: Operator) -> None:
+    outcome = operator.succeeds("doctor", "--json")
+    assert {tuple(each) for each in outcome.json()} == {
+        ("level", "check", "subject", "message", "remedy")
+    }
+    warnings = [each["check"] for each in outcome.json() if each["level"] == "warning"]
+    assert sorted(warnings) == ["broker", "broker", "group", "passphrase", "root_key"]
+    assert all(each["remedy"] for each in found(operator, "warning"))
+
+
+def test_what_is_fine_is_shown_when_asked_for(operator: Operator) -> None:
+    assert "\nok\t" not in operator.succeeds("doctor").out
+    assert "\nok\t" in operator.succeeds("doctor", "--all").out
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "subject"),
+    [
+        ("ca/claim.key", 0o640, "ca/claim.key"),
+        ("ca", 0o755, "ca"),
+        ("muster.toml", 0o644, "muster.toml"),
+        ("registry.db", 0o644, "registry.db"),
+        ("run", 0o777, "run"),
+    ],
+)
+def test_what_others_can_get_at_is_an_error(
+    operator: Operator, path: str, mode: int, subject: str
+) -> None:
+    (operator.home / path).chmod(mode)
+    (error,) = found(operator, "error")
+    assert error["subject"] == subject
+    assert "chmod" in error["remedy"]
+    assert operator("doctor").status == 1
+
+
+def test_a_key_that_is_not_its_certificates_is_an_error(operator: Operator) -> None:
+    tls = operator.home / "tls"
+    (tls / "claim-broker.key").write_bytes((tls / "fleet-broker.key").read_bytes())
+    (error,) = found(operator, "error")
+    assert error["check"] == "key"
+
+
+def test_a_missing_registry_is_an_error(operator: Operator) -> None:
+    (operator.home / "registry.db").unlink()
+    (error,) = found(operator, "error")
+    assert error["check"] == "registry"
+    assert not (operator.home / "registry.db").exists()
+
+
+def test_an_offline_root_key_is_as_it_should_be(operator: Operator) -> None:
+    (operator.home / "ca" / "root.key").unlink()
+    assert "root_key" not in [each["check"] for each in found(operator, "warning")]
+    assert found(operator, "error") == []
+
+
+def test_open_groups_are_called_out(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("MUSTER_CLAIM__PORT", "8884")  # named in a bundle, and never opened
+        _make_claim_certificate(operator)
+    text = GROUP + 'serials = "any"\nreprovision = "replace"\n'
+    operator.succeeds("group", "apply", operator.file("g.toml", text))
+    messages = [each["message"] for each in found(operator, "warning") if each["check"] == "group"]
+    assert any("OPEN TO ANY SERIAL NUMBER" in message for message in messages)
+    assert any("replace" in message for message in messages)
+
+
+def _make_claim_certificate(operator: Operator) -> None:
+    operator.succeeds(
+        "claim-cert", "create", "batch-1", "--max-claims", "5", "--output", operator.folder / "b"
+    )
