@@ -1,0 +1,68 @@
+"""`python -m tests.bench`: measures everything once and prints one table."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.bench import end_to_end, machine, raw_rates, service_cost
+from tests.bench.bench import Bench
+from tests.bench.measuring import say
+from tests.bench.report import Row, Verdict, as_json, as_table
+
+MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
+    "raw": raw_rates.measure,
+    "service": service_cost.measure,
+    "end-to-end": end_to_end.measure,
+    "embedded": end_to_end.measure_embedded,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table to stdout; 1 when a figure falls short."""
+    options = _parser().parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
+        bench = Bench(Path(folder), step_ca=options.with_step_ca)
+        rows = asyncio.run(_measure(bench, options.only or list(MEASUREMENTS)))
+    say(f"done in {time.monotonic() - began:.0f} s")
+    described = machine.describe()
+    if options.json:
+        print(as_json(described, rows))
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in described.items()))
+        print(f"\n{as_table(rows)}")
+    return int(any(row.verdict is Verdict.FALLS_SHORT for row in rows))
+
+
+async def _measure(bench: Bench, names: Sequence[str]) -> list[Row]:
+    return [row for name in names for row in await MEASUREMENTS[name](bench)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="Measure Muster; on a quiet machine."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(MEASUREMENTS),
+        metavar="NAME",
+        help=f"measure only this (may be repeated): {', '.join(MEASUREMENTS)}",
+    )
+    parser.add_argument(
+        "--with-step-ca",
+        type=Path,
+        metavar="PATH",
+        help="the step-ca program, to measure it side by side",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
