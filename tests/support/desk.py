@@ -1,0 +1,185 @@
+"""The use cases of both zones on a real registry and a real authority, without any broker."""
+
+import itertools
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.init import create_home
+from broker.adapters.registry import SqlRegistry
+from broker.adapters.registry.migrate import migrate
+from broker.core.records import Certificate, ClaimCertificate, Device, Enrollment, Event, Reply
+from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
+from broker.protocol import codec, limits
+from broker.protocol.codes import Code, Refused
+from broker.protocol.messages import (
+    ConfirmAccepted,
+    ConfirmRequest,
+    Endpoint,
+    EnrollAccepted,
+    EnrollRequest,
+    TrustBundle,
+)
+from broker.protocol.names import ClaimName, ClientId, DeviceId, GroupName, SerialNumber
+from broker.protocol.topics import ClaimOrigin, DeviceOrigin
+from broker.services.confirm import ConfirmService
+from broker.services.enroll import EnrollService, Welcome
+from broker.services.lapse import LapseService
+from tests.support.csrs import PrivateKey, csr_pem, fresh_key
+from tests.support.operating import NOW, SetClock
+
+ResultT = TypeVar("ResultT")
+
+BATCH = ClaimName("batch-7")
+GROUP = GroupName("lamps")
+CONFIRM_WITHIN = timedelta(minutes=15)
+ORIGIN = ClaimOrigin(BATCH, ClientId("client-1"))
+WELCOME = Welcome(
+    Endpoint(host="fleet.example", port=8883), TrustBundle(version=3, anchors="ANCHORS")
+)
+
+
+@cache
+def authority() -> FileAuthority:
+    """The same one for all tests of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = MusterHome(Path(folder) / "home")
+        create_home(home, hosts=[], passphrase=None, now=NOW)
+        return FileAuthority.load(home)
+
+
+@dataclass
+class Desk:
+    """What a device may ask for, and what the registry says afterwards."""
+
+    registry: Registry
+    clock: SetClock = field(default_factory=SetClock)
+
+    def __post_init__(self) -> None:
+        ids = (f"reply-{n}" for n in itertools.count())
+        self.enrolling = EnrollService(
+            self.registry, authority(), self.clock, WELCOME, CONFIRM_WITHIN, lambda: next(ids)
+        )
+        self.confirming = ConfirmService(self.registry, self.clock, lambda: next(ids))
+        self.lapsing = LapseService(self.registry, self.clock)
+
+    async def write(self, *changes: Any) -> None:
+        """Calls each of (method, argument …) on one transaction."""
+
+        def work(tx: WriteTransaction) -> None:
+            for method, *arguments in changes:
+                getattr(tx, method)(*arguments)
+
+        await self.registry.write(work)
+
+    async def open_group(self, group: Any, claim: ClaimCertificate, *serials: str) -> None:
+        """A group with its claim certificate and its allow-list."""
+        lines = [Enrollment(group.name, SerialNumber(serial), NOW) for serial in serials]
+        await self.write(
+            ("save_claim_certificate", claim), ("save_group", group), ("add_enrollments", lines)
+        )
+
+    async def enroll(
+        self, serial: str = "A1", key: PrivateKey | None = None, **changes: Any
+    ) -> EnrollAccepted:
+        """Claims; the accepted answer as the device reads it."""
+        reply = await self.enroll_reply(serial, key, **changes)
+        return codec.decode(reply.payload, EnrollAccepted, limits.MAX_ANSWER)
+
+    async def enroll_reply(
+        self, serial: str = "A1", key: PrivateKey | None = None, **changes: Any
+    ) -> Reply:
+        """The same, with its way to the device."""
+        fields = {"request_id": "r1", "serial": serial, "csr": csr_pem(key or fresh_key())}
+        origin = changes.pop("origin", ORIGIN)
+        return await self.enrolling.enroll(origin, EnrollRequest(**{**fields, **changes}))
+
+    async def refused_enroll(self, *arguments: Any, **changes: Any) -> Code:
+        """Why the claim isn't granted."""
+        try:
+            await self.enroll(*arguments, **changes)
+        except Refused as refused:
+            return refused.code
+        raise AssertionError("the claim was granted")
+
+    async def confirm(self, device_id: str, certificate_sha256: str) -> ConfirmAccepted:
+        """Confirms; the accepted answer as the device reads it."""
+        request = ConfirmRequest(request_id="r2", certificate_sha256=certificate_sha256)
+        reply = await self.confirming.confirm(DeviceOrigin(DeviceId(device_id)), request)
+        return codec.decode(reply.payload, ConfirmAccepted, limits.MAX_ANSWER)
+
+    async def join(self, serial: str, key: PrivateKey | None = None) -> Certificate:
+        """Claims and confirms; the certificate as the registry has it then."""
+        answer = await self.enroll(serial, key)
+        newest = (await self.certificates(answer.device_id))[-1]
+        await self.confirm(answer.device_id, newest.certificate_sha256)
+        return (await self.certificates(answer.device_id))[-1]
+
+    async def read(self, method: str, *arguments: Any) -> Any:
+        """What a method of the registry's view returns."""
+
+        def work(tx: ReadTransaction) -> Any:
+            return getattr(tx, method)(*arguments)
+
+        return await self.registry.read(work)
+
+    async def device(self, device_id: str = "lamp-A1") -> Device:
+        """The device of this name, which must exist."""
+        found = await self.read("device", DeviceId(device_id))
+        assert isinstance(found, Device)
+        return found
+
+    async def certificates(self, device_id: str = "lamp-A1") -> list[Certificate]:
+        """All that it ever had, oldest first."""
+        found: list[Certificate] = await self.read("certificates_of", [DeviceId(device_id)])
+        return found
+
+    async def events(self) -> list[Event]:
+        """The audit log, oldest first."""
+        found: list[Event] = await self.read("events", EventFilter(limit=10_000))
+        return found[::-1]
+
+    async def replies(self) -> list[Reply]:
+        """What waits in the outbox, oldest first."""
+        found: list[Reply] = await self.read("pending_replies", 10_000)
+        return found
+
+    async def counts(self) -> tuple[int, int]:
+        """Claims that count against the claim certificate, and devices against the quota."""
+        claim = await self.read("claim_certificate", BATCH)
+        group = await self.read("group", GROUP)
+        return claim.claims, group.devices
+
+    async def everything(self) -> tuple[object, ...]:
+        """All that a refused request must leave as it was."""
+        return (
+            await self.counts(),
+            await self.events(),
+            await self.replies(),
+            await self.read("count_devices"),
+            await self.read("counter", "crl.fleet.wanted"),
+        )
+
+
+@asynccontextmanager
+async def open_desk(folder: Path) -> AsyncIterator[Desk]:
+    """A desk whose registry is empty."""
+    (folder / "registry.db").write_bytes(_empty_registry())
+    async with SqlRegistry(f"sqlite:///{folder / 'registry.db'}") as registry:
+        yield Desk(registry)
+
+
+@cache
+def _empty_registry() -> bytes:
+    """Migrating takes longer than most tests; copying doesn't."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "registry.db"
+        migrate(f"sqlite:///{path}")
+        return path.read_bytes()
