@@ -1,12 +1,20 @@
-"""Running installations over both kinds of broker and both databases."""
+"""Running installations over both kinds of broker; `on_both_databases` adds PostgreSQL."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from broker.settings import BrokerKind
+from tests.support.postgres import PostgresCluster, postgres_cluster
 from tests.support.stack import Plan, Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """One server for all tests of this process; each takes a database of its own."""
+    with postgres_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=BrokerKind, ids=str)
@@ -20,6 +28,16 @@ def brokers(request: pytest.FixtureRequest) -> BrokerKind:
 def plan(brokers: BrokerKind) -> Plan:
     """What `stack` runs; a module may say otherwise."""
     return Plan(brokers)
+
+
+@pytest.fixture(params=["embedded-sqlite", "mosquitto-sqlite", "mosquitto-postgresql"])
+def on_both_databases(request: pytest.FixtureRequest) -> Plan:
+    """A plan for tests of the main job."""
+    kind, _, database = str(request.param).partition("-")
+    if database == "sqlite":
+        return Plan(BrokerKind(kind))
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    return Plan(BrokerKind(kind), cluster.new_database())
 
 
 @pytest.fixture

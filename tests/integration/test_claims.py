@@ -12,7 +12,12 @@ from broker.protocol.messages import EnrollAccepted, Rejected
 from device_client.errors import RequestRejected
 from tests.support.claimant import claimant, enroll_request, member
 from tests.support.csrs import fresh_key
-from tests.support.stack import Stack
+from tests.support.stack import Plan, Stack
+
+
+@pytest.fixture
+def plan(on_both_databases: Plan) -> Plan:
+    return on_both_databases
 
 
 async def test_a_device_becomes_a_member(stack: Stack, tmp_path: Path) -> None:

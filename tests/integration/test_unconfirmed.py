@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from broker.core.records import EventKind, RevocationReason
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
-from broker.settings import BrokerKind
 from device_client.keys import to_pem
 from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request
@@ -26,8 +26,8 @@ CONFIRM_WITHIN_S = 1.0
 
 
 @pytest.fixture
-def plan(brokers: BrokerKind) -> Plan:
-    return Plan(brokers, limits={"confirm_within": f"{CONFIRM_WITHIN_S:g}s"})
+def plan(on_both_databases: Plan) -> Plan:
+    return replace(on_both_databases, limits={"confirm_within": f"{CONFIRM_WITHIN_S:g}s"})
 
 
 async def pending(stack: Stack, place: Path, serial: str = "A1") -> Client:
@@ -36,8 +36,7 @@ async def pending(stack: Stack, place: Path, serial: str = "A1") -> Client:
     async with claimant(stack, serial) as asking:
         answer = await asking.enroll(enroll_request(serial, key))
     assert isinstance(answer, EnrollAccepted)
-    number = len(list(place.glob(f"{serial}-*.crt")))
-    chain, key_file = place / f"{serial}-{number}.crt", place / f"{serial}-{number}.key"
+    chain, key_file = place / f"{serial}.crt", place / f"{serial}.key"
     chain.write_text(answer.certificate_chain)
     write_secret(key_file, to_pem(key).encode())
     return Client(answer.device_id, chain, key_file, stack.home.server_anchors)

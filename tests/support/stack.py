@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -193,8 +193,3 @@ def _settings(plan: Plan, ports: dict[Zone, int], brokers: dict[Zone, RunningMos
         for name, value in plan.limits.items()
     ]
     return "\n".join(lines) + "\n"
-
-
-def with_limits(plan: Plan, **limits: str | float) -> Plan:
-    """The plan with these limits added."""
-    return replace(plan, limits={**plan.limits, **limits})
