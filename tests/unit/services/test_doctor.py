@@ -1,0 +1,168 @@
+"""What doctor finds in the registry: each fault by itself, and nothing where nothing is wrong."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from broker.core.records import (
+    ClaimCertificate,
+    Enrollment,
+    EnrollmentGroup,
+    Event,
+    EventKind,
+    Reprovision,
+    Serials,
+)
+from broker.ports import ReadTransaction, Registry, RegistryError, WriteTransaction
+from broker.protocol.names import CertificateSerial, ClaimName, SerialNumber
+from broker.services.doctor import Finding, Level, examine_registry
+from tests.support.operating import NOW, SetClock, fresh_registry
+from tests.unit.services.test_groups import group
+
+ResultT = TypeVar("ResultT")
+
+CLAIM = ClaimCertificate(
+    ClaimName("b1"), CertificateSerial("1"), NOW, NOW + timedelta(days=30), max_claims=100
+)
+LAMPS = group("lamps", "b1")
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    async with fresh_registry(tmp_path) as opened:
+        yield opened
+
+
+async def keep(
+    registry: Registry,
+    claim: ClaimCertificate = CLAIM,
+    lamps: EnrollmentGroup = LAMPS,
+    *,
+    claims: int = 0,
+    devices: int = 0,
+    serials: int = 1,
+) -> None:
+    await registry.write(lambda view: view.save_claim_certificate(claim))
+    await registry.write(lambda view: view.save_group(lamps))
+    await registry.write(lambda view: view.count_claim(claim.name, claims))
+    await registry.write(lambda view: view.count_device(lamps.name, devices))
+    lines = [Enrollment(lamps.name, SerialNumber(f"A{n}"), NOW) for n in range(serials)]
+    await registry.write(lambda view: view.add_enrollments(lines))
+
+
+async def troubles(registry: Registry) -> list[Finding]:
+    found = await examine_registry(registry, SetClock())
+    bad = [finding for finding in found if finding.level is not Level.OK]
+    assert all(finding.remedy for finding in bad)
+    return bad
+
+
+async def test_where_nothing_is_wrong_nothing_is_found(registry: Registry) -> None:
+    await keep(registry)
+    assert await troubles(registry) == []
+
+
+async def test_without_a_group_nobody_can_claim(registry: Registry) -> None:
+    (finding,) = await troubles(registry)
+    assert finding.check == "group"
+    assert finding.level is Level.WARNING
+
+
+@pytest.mark.parametrize(
+    ("lamps", "words"),
+    [
+        (replace(LAMPS, serials=Serials.ANY), "OPEN TO ANY SERIAL NUMBER"),
+        (replace(LAMPS, reprovision=Reprovision.REPLACE), "can take the place"),
+        (replace(LAMPS, quota=0), "It is full"),
+    ],
+)
+async def test_a_group_that_lets_in_too_many_or_none(
+    registry: Registry, lamps: EnrollmentGroup, words: str
+) -> None:
+    await keep(registry, lamps=lamps)
+    (finding,) = await troubles(registry)
+    assert finding.subject == "lamps"
+    assert words in finding.message
+
+
+@pytest.mark.parametrize(("devices", "words"), [(9, "nearly full"), (10, "It is full")])
+async def test_a_quota_that_runs_out(registry: Registry, devices: int, words: str) -> None:
+    await keep(registry, devices=devices)
+    (finding,) = await troubles(registry)
+    assert words in finding.message
+
+
+async def test_an_empty_allow_list(registry: Registry) -> None:
+    await keep(registry, serials=0)
+    (finding,) = await troubles(registry)
+    assert "enroll import" in finding.remedy
+
+
+async def test_a_group_and_a_claim_certificate_that_miss_each_other(registry: Registry) -> None:
+    await keep(registry, lamps=replace(LAMPS, claim_certificates=frozenset()))
+    assert {finding.subject for finding in await troubles(registry)} == {"lamps", "b1"}
+
+
+@pytest.mark.parametrize(("claims", "words"), [(90, "nearly exhausted"), (100, "is exhausted")])
+async def test_a_claim_certificate_that_is_used_up(
+    registry: Registry, claims: int, words: str
+) -> None:
+    await keep(registry, claims=claims)
+    (finding,) = await troubles(registry)
+    assert finding.check == "claim_certificate"
+    assert words in finding.message
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (replace(CLAIM, not_after=NOW + timedelta(days=3)), "expires at"),
+        (replace(CLAIM, not_before=NOW - timedelta(days=9), not_after=NOW), "is expired"),
+        (replace(CLAIM, revoked_at=NOW), "is revoked"),
+    ],
+)
+async def test_a_claim_certificate_that_ends(
+    registry: Registry, claim: ClaimCertificate, words: str
+) -> None:
+    await keep(registry, claim=claim)
+    (finding,) = await troubles(registry)
+    assert words in finding.message
+
+
+async def test_a_revoked_claim_certificate_that_no_group_lists_is_as_it_should_be(
+    registry: Registry,
+) -> None:
+    await keep(registry)
+    old = replace(CLAIM, name=ClaimName("b0"), revoked_at=NOW)
+    await registry.write(lambda view: view.save_claim_certificate(old))
+    assert await troubles(registry) == []
+
+
+@pytest.mark.parametrize(("ahead", "count"), [(timedelta(minutes=1), 0), (timedelta(hours=1), 1)])
+async def test_a_clock_that_went_back(registry: Registry, ahead: timedelta, count: int) -> None:
+    await keep(registry)
+    event = Event(NOW + ahead, EventKind.SERVICE_STARTED)
+    await registry.write(lambda view: view.add_event(event))
+    found = await troubles(registry)
+    assert [finding.check for finding in found] == ["clock"] * count
+
+
+async def test_a_registry_that_fails_is_a_finding_not_a_failure() -> None:
+    (finding,) = await examine_registry(Broken(), SetClock())
+    assert finding.level is Level.ERROR
+    assert "registry_full" in finding.message
+    assert finding.remedy == "Make room."
+
+
+class Broken:
+    """A registry without room."""
+
+    async def read(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
+        raise RegistryError("registry_full", "No room.", "Make room.")
+
+    async def write(self, work: Callable[[WriteTransaction], ResultT]) -> ResultT:
+        raise AssertionError("doctor changes nothing")
