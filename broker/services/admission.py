@@ -28,7 +28,7 @@ class Admission:
         if isinstance(origin, ClaimOrigin):
             certificate, client = (
                 f"c/{origin.claim_name}",
-                f"{origin.claim_name}/{origin.client_id}",
+                f"c/{origin.claim_name}/{origin.client_id}",
             )
         else:
             certificate = client = f"d/{origin.device_id}"

@@ -1,6 +1,8 @@
 """The use cases of both zones on a real registry and a real authority, without any broker."""
 
+import atexit
 import itertools
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,10 +51,11 @@ WELCOME = Welcome(
 @cache
 def authority() -> FileAuthority:
     """The same one for all tests of a run."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = MusterHome(Path(folder) / "home")
-        create_home(home, hosts=[], passphrase=None, now=NOW)
-        return FileAuthority.load(home)
+    folder = tempfile.mkdtemp(prefix="muster-desk-")
+    atexit.register(shutil.rmtree, folder)
+    home = MusterHome(Path(folder) / "home")
+    create_home(home, hosts=[], passphrase=None, now=NOW)
+    return FileAuthority.load(home)
 
 
 @dataclass
