@@ -6,7 +6,7 @@ service that was killed, is completed later: nothing but the counter has to be r
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from broker.core.records import Event, EventKind
 from broker.ports import BrokerControl, Clock, CrlFile, IssuingAuthority, Registry, Revocation
@@ -37,6 +37,7 @@ class FleetCrl:
         self._in_force: int | None = None
         self._revoked: Sequence[Revocation] = ()
         self._signed_at: float | None = None
+        self._this_update: datetime | None = None
 
     async def bring_up_to_date(self) -> bool:
         """Signs and applies a CRL if the one in force lacks something; whether it did.
@@ -58,9 +59,18 @@ class FleetCrl:
             return True
         return self._clock.monotonic() - self._signed_at > _RESIGN_AFTER.total_seconds()
 
+    def _next_update_time(self) -> datetime:
+        """Now, but later than the last by a second: of two CRLs with the same thisUpdate, OpenSSL
+        may go by the older one in a handshake that is under way."""
+        now = self._clock.now()
+        if self._this_update is not None:
+            now = max(now, self._this_update + timedelta(seconds=1))
+        self._this_update = now
+        return now
+
     async def _publish(self, wanted: int) -> None:
         """`wanted` was read before the revocations are, so the CRL covers at least that much."""
-        now = self._clock.now()
+        now = self._next_update_time()
         revoked = await self._registry.read(lambda tx: tx.revocations(now))
         number = await self._registry.write(lambda tx: tx.raise_counter(CRL_NUMBER))
         pem = await asyncio.to_thread(self._authority.sign_crl, revoked, number, now)

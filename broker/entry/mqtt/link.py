@@ -7,6 +7,7 @@ lost half-way.
 
 import asyncio
 import random
+import secrets
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ class LinkSettings:
     broker: Endpoint
     tls: LinkTls
     name: str
-    """The service's name in this zone: its certificate's, and its client id."""
+    """The service's name in this zone, which its certificate carries."""
     subscription: str
     concurrent: int
     """How many requests may be in hand at once."""
@@ -124,7 +125,7 @@ class BrokerLink:
         client = aiomqtt.Client(
             self._settings.broker.host,
             self._settings.broker.port,
-            identifier=self._settings.name,
+            identifier=_client_id(self._settings),
             clean_session=True,
             keepalive=_KEEPALIVE_S,
             timeout=_TIMEOUT_S,
@@ -149,3 +150,11 @@ class BrokerLink:
         # The id is of this connection: after a reconnect it would acknowledge another message.
         if self._client is client:
             client._client.ack(message.mid, message.qos)
+
+
+def _client_id(settings: LinkSettings) -> str:
+    """In the claim zone one that nobody can guess: there any claimant may choose any client id,
+    and a second connection with the service's would end the first."""
+    if settings.zone is Zone.FLEET:
+        return settings.name
+    return f"{settings.name}-{secrets.token_hex(8)}"
