@@ -191,7 +191,6 @@ class Keystore:
         pending = self._pending()
         if pending and keys.fingerprint(pending.key.public_key()) == current.key_sha256:
             durable.remove(self._pending_file)
-        durable.remove_leftovers(current.directory)
         self._remove_slots_except(number)
 
     def _newest_whole(self) -> Identity | None:
