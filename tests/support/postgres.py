@@ -84,6 +84,13 @@ class PostgresCluster:
         self.stop()
         self.start()
 
+    def discard(self) -> None:
+        """Ends the server at once; its data are of no more use."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGQUIT)
+            self._server.wait(_DEADLINE_S)
+            self._server = None
+
     def new_database(self) -> str:
         """The URL of a fresh, empty database that a common user owns."""
         self._databases += 1
@@ -91,6 +98,14 @@ class PostgresCluster:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name} OWNER {_OWNER}".encode())
         return self.url(name)
+
+    def emptied(self, url: str) -> str:
+        """The database of `url`, empty again; much quicker than a new one."""
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with self.connect(str(name)) as connection:
+            connection.execute(b"DROP SCHEMA public CASCADE")
+            connection.execute(f"CREATE SCHEMA public AUTHORIZATION {_OWNER}".encode())
+        return url
 
     def url(self, database: str, password: str | None = None) -> str:
         """How the common user reaches the database."""
@@ -141,7 +156,8 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
                 connection.execute(login.encode())
             yield cluster
         finally:
-            cluster.stop()
+            # Not stopped: writing back what is deleted next takes a slow disk a minute.
+            cluster.discard()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

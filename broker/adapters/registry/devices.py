@@ -25,7 +25,7 @@ _ON_LIST: Final = sa.exists().where(
 # One row always: the serial number may be on the list, or a device's, or both, or neither.
 _STANDING: Final = sa.select(_ON_LIST, _T).select_from(
     sa.select(sa.literal_column("1").label("one"))
-    .subquery()
+    .subquery("one_row")
     .outerjoin(
         _T,
         sa.and_(
@@ -48,11 +48,14 @@ class Devices(Part):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._owners: dict[Slot, DeviceId | None] = {}
+        self._slots: dict[DeviceId, Slot | None] = {}
 
     def device(self, device_id: DeviceId) -> Device | None:
         self._session.flush_for(("device", device_id))
         found = self._session.rows(_BY_ID, {"wanted": device_id})
-        return _device(found[0]) if found else None
+        device = _device(found[0]) if found else None
+        self._slots[device_id] = (device.group, device.serial) if device else None
+        return device
 
     def standing(self, group: GroupName, serial: SerialNumber) -> tuple[bool, Device | None]:
         """Whether the serial number is on the group's allow-list, and the device that has it."""
@@ -62,6 +65,8 @@ class Devices(Part):
         ((enrolled, *row),) = self._session.rows(_STANDING, names)
         device = _device(row) if row[0] is not None else None
         self._owners[slot] = device.id if device else None
+        if device:
+            self._slots[device.id] = slot
         return bool(enrolled), device
 
     def devices(self, wanted: DeviceFilter) -> list[Device]:
@@ -88,8 +93,19 @@ class Devices(Part):
                 f"The serial number {device.serial} belongs to the device {self._owner(slot)}"
                 f" of the group {device.group} already."
             )
-        self._owners[slot] = device.id
+        moves = self._slot(device.id) not in (None, slot)
         self._session.later(SAVE, device.id, _row(device), (("device", device.id), slot))
+        if moves:
+            # The place it leaves isn't named by what waits; whoever asks for it has to see that.
+            self._session.flush()
+            self._owners.clear()
+        self._owners[slot] = device.id
+        self._slots[device.id] = slot
+
+    def _slot(self, device_id: DeviceId) -> Slot | None:
+        if device_id not in self._slots:
+            self.device(device_id)
+        return self._slots[device_id]
 
     def _owner(self, slot: Slot) -> DeviceId | None:
         # A claim has asked for this place just before; no need to ask again.

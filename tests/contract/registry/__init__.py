@@ -1,0 +1,1 @@
+"""What every registry keeps, proven on each database."""
