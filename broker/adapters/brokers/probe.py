@@ -4,6 +4,7 @@ No MQTT is spoken: a second connection under the service's client id would end t
 """
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ async def probe_broker(broker: Endpoint, files: ProbeFiles) -> str:
         ) from error
     except OSError as error:
         raise ProbeError(
-            f"{_where(broker)} can't be reached: {error.strerror or error}",
+            f"{_where(broker)} can't be reached: {_cause(error)}",
             "Start it: 'muster up' for embedded brokers, else Mosquitto with Muster's files.",
         ) from error
 
@@ -92,6 +93,13 @@ async def _await_verdict(reader: asyncio.StreamReader) -> None:
             await reader.read(1)
     except TimeoutError:
         return
+
+
+def _cause(error: OSError) -> str:
+    if error.errno is None or error.errno < 0:  # several addresses failed; or the name's look-up
+        return error.strerror or str(error)
+    # asyncio's own text repeats the address.
+    return os.strerror(error.errno).lower()
 
 
 def _where(broker: Endpoint) -> str:

@@ -34,13 +34,14 @@ def doctor(
 
 def _show(findings: list[Finding], show_all: bool) -> None:
     shown = [finding for finding in findings if show_all or finding.level is not Level.OK]
-    rows = [
-        (finding.level.value, finding.check, finding.subject, finding.message, finding.remedy)
-        for finding in shown
-    ]
-    if rows:
-        table(("level", "check", "of", "finding", "what to do"), rows)
+    if shown:
+        table(("level", "what", "finding"), [_row(finding) for finding in shown])
     counts = Counter(finding.level for finding in findings)
     say(f"{counts[Level.ERROR]} errors, {counts[Level.WARNING]} warnings, {counts[Level.OK]} fine.")
     if not show_all and counts[Level.OK]:
         note("'muster doctor --all' shows what is fine, too.")
+
+
+def _row(finding: Finding) -> tuple[str, str, str]:
+    remedy = f"\n→ {finding.remedy}" if finding.remedy else ""
+    return finding.level.value, f"{finding.check}\n{finding.subject}", finding.message + remedy

@@ -4,7 +4,8 @@ Exit status 1 when the command couldn't be carried out, 2 when it was written wr
 """
 
 import os
-from typing import Any, Protocol, runtime_checkable
+import sys
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 from typer.core import TyperGroup
@@ -38,11 +39,19 @@ class Commands(TyperGroup):
         """Runs the command that was asked for."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            _leave_quietly()
         except Exception as error:
             if _is_for_typer(error) or os.environ.get(DEBUG):
                 raise
             report(error)
             raise typer.Exit(1) from None
+
+
+def _leave_quietly() -> NoReturn:
+    """Whoever read the output has seen enough; what Python still holds back goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(1) from None
 
 
 def report(error: BaseException) -> None:
