@@ -181,6 +181,40 @@ async def test_a_client_that_does_not_read(pki: Pki) -> None:
         assert broker.connections == 1, "the service is well"
 
 
+async def test_much_that_is_retained_comes_no_faster_than_it_is_read(pki: Pki) -> None:
+    """A client that reads isn't taken for one that doesn't, however much there is for it."""
+    limits = BrokerLimits(max_outgoing=64 * 1024)
+    async with (
+        running(pki, Zone.FLEET, limits) as broker,
+        mqtt(pki, broker, pki.service(Zone.FLEET), "muster-service-fleet") as service,
+        raw(pki, broker, pki.device(Zone.FLEET, "dev-1")) as device,
+    ):
+        for number in range(30):
+            topic = f"muster/v1/fleet/part-{number}"
+            await service.publish(topic, bytes(100_000), qos=1, retain=True)
+        assert await device.connect("dev-1") == 0
+        await device.send(SubscribePacket.build([("muster/v1/fleet/#", 0)], 1).to_bytes())
+        await device.packet()
+        parts = [await device.packet() for _ in range(30)]
+        assert all(type(part).__name__ == "PublishPacket" for part in parts)
+        assert not broker.endings
+
+
+async def test_a_client_that_asks_without_reading_is_read_no_further(pki: Pki) -> None:
+    limits = replace(HASTY, max_outgoing=64 * 1024, idle_max_s=60)
+    async with (
+        running(pki, Zone.FLEET, limits) as broker,
+        mqtt(pki, broker, pki.service(Zone.FLEET), "muster-service-fleet") as service,
+        raw(pki, broker, pki.device(Zone.FLEET, "dev-1")) as device,
+    ):
+        await service.publish("muster/v1/fleet/big", bytes(200_000), qos=1, retain=True)
+        assert await device.connect("dev-1", keep_alive=0) == 0
+        device.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        ask = SubscribePacket.build([("muster/v1/fleet/#", 0)], 1).to_bytes()
+        device.writer.write(ask * 5000)
+        await eventually(lambda: broker.endings.get(Ending.STALLED, 0) == 1)
+
+
 async def test_a_dollar_topic_leaves_the_connection_alive(
     fleet: EmbeddedBroker, device: RawClient
 ) -> None:
@@ -242,7 +276,7 @@ async def test_one_name_has_only_so_many_connections(pki: Pki) -> None:
 
 
 async def test_silent_newcomers_are_crowded_out(pki: Pki) -> None:
-    limits = BrokerLimits(max_connecting=4)
+    limits = BrokerLimits(max_connecting=4, patience_s=0.2)
     async with running(pki, Zone.CLAIM, limits) as broker, AsyncExitStack() as stack:
         silent = [await asyncio.open_connection("localhost", broker.port) for _ in range(4)]
         for _, writer in silent:

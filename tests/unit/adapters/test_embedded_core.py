@@ -13,7 +13,7 @@ from amqtt.mqtt.unsubscribe import UnsubscribePacket
 
 from broker.adapters.brokers.embedded import packets
 from broker.adapters.brokers.embedded.core import Core
-from broker.adapters.brokers.embedded.pipe import CoreReader, CoreWriter
+from broker.adapters.brokers.embedded.pipe import CoreReader, CoreWriter, Outbox
 from tests.support.embedded import connect_packet
 from tests.support.tasks import Background
 from tests.support.waiting import eventually
@@ -35,7 +35,9 @@ class Client:
         self.session_id = session_id
         self.reader = CoreReader()
         self.got: list[Any] = []
-        self.writer = CoreWriter(("test", 1), lambda f: self.got.append(packets.decode(f)))
+        self.writer = CoreWriter(
+            ("test", 1), lambda f: self.got.append(packets.decode(f)), Outbox(1).room
+        )
         self.reader.feed(connect_packet(session_id, keep_alive=0, **connect))
 
     async def serve(self) -> None:

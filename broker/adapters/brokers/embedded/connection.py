@@ -107,7 +107,7 @@ class Connection:
             admission,
             self._site.limits,
             session_id,
-            must_wait=lambda: not admission.identity.is_service and self._site.services_lag(),
+            must_wait=self._must_wait,
         )
         if admission.identity.is_service:
             self._site.services.add(self._relay)
@@ -130,6 +130,15 @@ class Connection:
         self._stream.limit_packets(largest)
         return vet_connect(frame, site.zone, peer.name, peer.is_service)
 
+    def _must_wait(self) -> bool:
+        """Whether to read a device no further: while it doesn't read itself, or a service lags.
+
+        A service is always read, since it may have to speak before it can go on reading.
+        """
+        if self._relay is None or self._relay in self._site.services:
+            return False
+        return self._relay.outbox.is_crowded or self._site.services_lag()
+
     def _stream_in_use(self) -> ClientStream:
         if self._stream is None:
             raise RuntimeError("there is no stream before the handshake")
@@ -151,7 +160,6 @@ class Connection:
         try:
             if ended.farewell:
                 await stream.send(ended.farewell, within_s=1.0)
-            if ended.farewell or ended.ending is Ending.CLIENT_LEFT:
                 await stream.close()
         except Ended:
             pass

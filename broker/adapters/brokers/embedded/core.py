@@ -7,10 +7,10 @@ what amqtt does by itself.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from amqtt.broker import Broker
+from amqtt.broker import Broker, RetainedApplicationMessage
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.session import Session
 
@@ -99,19 +99,32 @@ class Core(Broker):
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
     ) -> None:
-        """Sends what the session asked for, and doesn't wait for it.
+        """Sends what the session asked for, no faster than it reads, and doesn't wait for it.
 
-        (amqtt sends every newcomer what anybody's filters match, and holds up the client's other
-        packets until it has acknowledged all of it.)
+        (amqtt sends every newcomer what anybody's filters match, all at once, and holds up the
+        client's other packets until it has acknowledged all of it.)
         """
         filter_, qos = subscription
         if filter_ not in self._held.get(session.client_id or "", ()):
             return
         prefix = literal_prefix(filter_)
-        for topic, kept in list(self._retained_messages.items()):
-            if topic.startswith(prefix) and matches(filter_, topic):
-                level = min(qos, kept.qos or 0)
-                self._deliver(session, topic, kept.data, level, retain=True)
+        due = [
+            kept
+            for topic, kept in self._retained_messages.items()
+            if topic.startswith(prefix) and matches(filter_, topic)
+        ]
+        if due:
+            self._own(session.client_id or "", self._send_retained(session, due, qos))
+
+    async def _send_retained(
+        self, session: Session, due: list[RetainedApplicationMessage], qos: int
+    ) -> None:
+        for kept in due:
+            self._deliver(session, kept.topic, kept.data, min(qos, kept.qos or 0), retain=True)
+            await asyncio.sleep(0)  # the delivery writes meanwhile
+            handler = self._get_handler(session)
+            if handler is not None and isinstance(handler.writer, CoreWriter):
+                await handler.writer.room()
 
     async def _run_broadcast(self, running_tasks: Any) -> None:
         """Finds the receivers by an index. (amqtt compares with every filter there is, and keeps
@@ -127,8 +140,11 @@ class Core(Broker):
         handler = self._get_handler(session)
         if handler is None or session.transitions.state != "connected":
             return
-        session_id = session.client_id or ""
-        task = asyncio.ensure_future(handler.mqtt_publish(topic, data, qos, retain))
+        self._own(session.client_id or "", handler.mqtt_publish(topic, data, qos, retain))
+
+    def _own(self, session_id: str, delivery: Coroutine[Any, Any, Any]) -> None:
+        """Runs a delivery in a task that ends with its session."""
+        task = asyncio.ensure_future(delivery)
         self._deliveries.setdefault(session_id, set()).add(task)
         task.add_done_callback(self._delivered(session_id))
 

@@ -13,8 +13,8 @@ class BrokerLimits:
     """Bounds; names ending in `_s` are seconds, sizes are bytes of a whole MQTT packet."""
 
     max_connections: int = 4096
-    max_connecting: int = 256
-    """Connections that haven't sent their CONNECT yet."""
+    max_connecting: int = 128
+    """Connections that haven't sent their CONNECT yet. Few, so that in a rush each is fast."""
     max_per_claim: int = 2048
     """Connections of one claim certificate, which many devices share."""
     max_per_device: int = 4
@@ -35,6 +35,8 @@ class BrokerLimits:
     handshake_s: float = 10.0
     connect_s: float = 10.0
     """From the end of the TLS handshake to a whole CONNECT."""
+    patience_s: float = 5.0
+    """When `max_connecting` are, the oldest makes room for a newcomer after this long."""
     idle_max_s: float = 300.0
     """The longest silence of a client that asked for no keepalive."""
     write_s: float = 15.0

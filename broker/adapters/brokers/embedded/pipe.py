@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 
@@ -15,16 +15,18 @@ class CoreReader(ReaderAdapter):
 
     def __init__(self) -> None:
         self._stream = asyncio.StreamReader()
+        self._has_ended = False
         self.waiting = 0
 
     def feed(self, data: bytes) -> None:
         """Appends bytes that the gate let through; after the end they go nowhere."""
-        if data and not self._stream.at_eof():
+        if not self._has_ended:
             self.waiting += len(data)
             self._stream.feed_data(data)
 
     def feed_eof(self) -> None:
         """Ends the stream."""
+        self._has_ended = True
         self._stream.feed_eof()
 
     async def read(self, n: int = -1) -> bytes:
@@ -35,12 +37,18 @@ class CoreReader(ReaderAdapter):
 
 
 class CoreWriter(WriterAdapter):
-    """What the core writes to one client: whole packets go to `on_frame`. Never waits, since the
-    core would make everybody wait."""
+    """What the core writes to one client: whole packets go to `on_frame`. Writing never waits;
+    who has much to send may wait for `room`."""
 
-    def __init__(self, peer: tuple[str, int], on_frame: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        peer: tuple[str, int],
+        on_frame: Callable[[bytes], None],
+        room: Callable[[], Awaitable[None]],
+    ) -> None:
         self._peer = peer
         self._on_frame = on_frame
+        self.room = room
         self._splitter = FrameSplitter()
         self._closed = False
 
@@ -72,13 +80,14 @@ class CoreWriter(WriterAdapter):
 
 
 class Outbox:
-    """Packets on their way to a client: at most `limit` bytes, so that one that doesn't read pins
-    no more memory than that."""
+    """Packets on their way to a client: `limit` bytes and one packet more at most, so that one that
+    doesn't read pins no more memory than that."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._frames: deque[bytes] = deque()
         self._filled = asyncio.Event()
+        self._taken = asyncio.Event()
         self.waiting = 0
 
     @property
@@ -92,7 +101,7 @@ class Outbox:
         Raises:
             Ended: STALLED when there is no room.
         """
-        if self.waiting + len(frame) > self._limit:
+        if self.waiting > self._limit:
             raise Ended(Ending.STALLED, f"{self.waiting} bytes unread")
         self._frames.append(frame)
         self.waiting += len(frame)
@@ -107,4 +116,11 @@ class Outbox:
         self.waiting -= len(batch)
         if not self._frames:
             self._filled.clear()
+        self._taken.set()
         return bytes(batch)
+
+    async def room(self) -> None:
+        """Waits until it isn't crowded."""
+        while self.is_crowded:
+            self._taken.clear()
+            await self._taken.wait()

@@ -51,12 +51,12 @@ class Relay:
         self._must_wait = must_wait
         self._gate = Gate(admission.rights, limits.max_filters, self._denied)
         self._reader = CoreReader()
-        self._writer = CoreWriter(stream.address, self._from_core)
         self._moved = asyncio.Event()
         self._over = asyncio.Event()
         self._ended: Ended | None = None
         self.denied = 0
         self.outbox = Outbox(limits.max_outgoing_service if is_service else limits.max_outgoing)
+        self._writer = CoreWriter(stream.address, self._from_core, self.outbox.room)
 
     def end(self, ended: Ended) -> None:
         """Has the relay end for this reason, unless it is ending for another already."""

@@ -18,8 +18,8 @@ from broker.protocol.zones import Zone
 _log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
-_PATIENCE_S: Final = 1.0
-"""When all places for newcomers are taken, one that has had this long makes room."""
+_LOOK_AGAIN_S: Final = 0.1
+_ACCEPT_PAUSE_S: Final = 1.0
 _END_S: Final = 1.5
 _CORE_END_S: Final = 1.0
 
@@ -151,9 +151,9 @@ async def _make_room(site: Site) -> None:
     the kernel's queue."""
     roster, limits = site.roster, site.limits
     while len(roster) >= limits.max_connections or roster.connecting >= limits.max_connecting:
-        await roster.wait_for_room(_PATIENCE_S)
         if roster.connecting >= limits.max_connecting:
-            roster.crowd_out(asyncio.get_running_loop().time() - _PATIENCE_S)
+            roster.crowd_out(asyncio.get_running_loop().time() - limits.patience_s)
+        await roster.wait_for_room(_LOOK_AGAIN_S)
 
 
 async def _accept(listening: socket.socket) -> socket.socket | None:
@@ -162,7 +162,7 @@ async def _accept(listening: socket.socket) -> socket.socket | None:
     except OSError as error:
         # Out of file descriptors, or a client that has gone again: neither ends the broker.
         _log.warning("A connection couldn't be accepted: %s", error.strerror)
-        await asyncio.sleep(_PATIENCE_S if error.errno != errno.ECONNABORTED else 0)
+        await asyncio.sleep(_ACCEPT_PAUSE_S if error.errno != errno.ECONNABORTED else 0)
         return None
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

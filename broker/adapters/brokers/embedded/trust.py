@@ -193,6 +193,7 @@ def _context(tls: BrokerTls, anchors: Iterable[x509.Certificate], crl_pem: bytes
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     der = b"".join(anchor.public_bytes(Encoding.DER) for anchor in anchors)
     context.load_verify_locations(cadata=der)
+    context.options |= ssl.OP_NO_RENEGOTIATION
     _load_crl(context, crl_pem, tls.crl)
     _load_server(context, tls)
     return context
