@@ -70,11 +70,11 @@ def open_transaction(
                 if session.failure:
                     raise session.failure
             finally:
+                # An open cursor would keep SQLite's lock beyond its connection's end.
+                session.close()
                 if session.failure:
                     # SQLAlchemy doesn't see the cursor's errors: it would keep a dead connection.
                     connection.invalidate()
-                else:
-                    session.close()
     except BaseException as error:
         failure = session.failure if session else None
         if failure is None and isinstance(error, DATABASE_ERRORS):
@@ -129,9 +129,12 @@ class BatchRunner:
 def _carry_out(work: Work, transaction: SqlTransaction, session: Session) -> Outcome:
     before = session.changes
     try:
-        return Done(work(transaction))
+        value = work(transaction)
     # Also what isn't an Exception: whoever waits for the outcome must get one.
     except BaseException as error:
         if session.failure or session.changes != before:
             raise _Spoiled(error) from error
         return Failed(error)
+    if session.failure:  # the work ignored it; the transaction is past saving all the same
+        raise _Spoiled(session.failure)
+    return Done(value)
