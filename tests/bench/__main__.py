@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import end_to_end, machine, raw_rates, service_cost
+from tests.bench import (
+    agent,
+    end_to_end,
+    fleet_size,
+    machine,
+    raw_rates,
+    service_cost,
+    step_ca,
+)
 from tests.bench.bench import Bench
 from tests.bench.measuring import say
 from tests.bench.report import Row, Verdict, as_json, as_table
@@ -17,8 +25,11 @@ from tests.bench.report import Row, Verdict, as_json, as_table
 MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "raw": raw_rates.measure,
     "service": service_cost.measure,
+    "step-ca": step_ca.measure,
+    "fleet-size": fleet_size.measure,
     "end-to-end": end_to_end.measure,
     "embedded": end_to_end.measure_embedded,
+    "agent": agent.measure,
 }
 
 

@@ -1,0 +1,103 @@
+"""The device agent: how much memory it holds, and how soon it is at work."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from broker.protocol.bundle import write_bundle
+from broker.settings import BrokerKind
+from tests.bench.bench import CLAIM, MANY, Bench
+from tests.bench.measuring import CpuMark, middle, say
+from tests.bench.report import Row, at_most
+from tests.support.stack import Plan, running_stack
+
+_STARTS: Final = 5
+_MEMORY_MB: Final = 40
+_START_S: Final = 1.0
+_WITHIN_S: Final = 60.0
+_ONLINE: Final = b"connected to the fleet"
+
+
+@dataclass(frozen=True)
+class _Start:
+    took_s: float
+    cpu_s: float
+    resident_mb: float
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """A new device becomes a member; then it starts again and again."""
+    say(f"device agent: first start, then {_STARTS} more")
+    place = bench.place("agent")
+    async with running_stack(place, Plan(brokers=BrokerKind.MOSQUITTO, in_process=False)) as stack:
+        await stack.installation.add_claim_certificate(CLAIM, max_claims=MANY)
+        await stack.installation.save_group(quota=MANY)
+        await stack.installation.enroll(["A1"])
+        bundle = place / "bundle.json"
+        bundle.write_bytes(write_bundle(stack.bundle()))
+        first = await _start(place, bundle)
+        again = [await _start(place, bundle) for _ in range(_STARTS)]
+    return [_memory([first, *again]), *_times(first, again)]
+
+
+def _memory(starts: list[_Start]) -> Row:
+    resident = max(start.resident_mb for start in starts)
+    return at_most(
+        "device agent, resident memory",
+        f"{resident:.1f} MB",
+        resident,
+        _MEMORY_MB,
+        f"<= {_MEMORY_MB} MB",
+    )
+
+
+def _times(first: _Start, again: list[_Start]) -> list[Row]:
+    took = middle(start.took_s for start in again)
+    cpu = middle(start.cpu_s for start in again)
+    row = at_most(
+        "device agent, start to operational (loopback, connect and confirm included)",
+        f"{took:.2f} s, of it {cpu:.2f} s CPU",
+        took,
+        _START_S,
+        f"<= {_START_S:g} s besides the network",
+    )
+    figure = f"{first.took_s:.2f} s, of it {first.cpu_s:.2f} s CPU"
+    values = {"took_s": first.took_s, "cpu_s": first.cpu_s}
+    return [row, Row("- the first time (key, claim and confirm included)", figure, values=values)]
+
+
+async def _start(place: Path, bundle: Path) -> _Start:
+    """One life of `muster-device run`, measured when it is operational."""
+    began = time.perf_counter()
+    async with _agent("--state", place / "state", "--bundle", bundle, "--serial", "A1") as process:
+        assert process.stderr is not None
+        said = b""
+        async with asyncio.timeout(_WITHIN_S):
+            while _ONLINE not in said:
+                line = await process.stderr.readline()
+                assert line, f"the agent ended:\n{said.decode()}"
+                said += line
+        took = time.perf_counter() - began
+        mark = CpuMark.now([process.pid])
+        resident = psutil.Process(process.pid).memory_info().rss
+        return _Start(took, mark.used_s, resident / 1e6)
+
+
+@asynccontextmanager
+async def _agent(*options: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "device_client", "run", *options), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
