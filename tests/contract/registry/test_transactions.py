@@ -242,7 +242,7 @@ async def test_a_caller_who_gives_up_waiting_takes_only_its_own_work_back(
         await asyncio.sleep(0)
         tasks[1].cancel()
         await asyncio.wait([tasks[1]])
-    assert await asyncio.gather(tasks[0], tasks[2]) == [0, 2]
+    assert [await tasks[0], await tasks[2]] == [0, 2]
     assert [work.runs for work in works] == [1, 0, 1]
     assert await members(registry) == member_ids(0, 2)
 
