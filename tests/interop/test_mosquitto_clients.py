@@ -1,0 +1,91 @@
+"""Clients that aren't ours: the walk in docs/protocol.md, typed into a shell as it stands there."""
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from broker.core.lifecycle import CertificateState
+from broker.core.records import EventKind
+from broker.protocol.bundle import write_bundle
+from broker.settings import BrokerKind
+from tests.support.stack import Plan, Stack, running_stack
+
+PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+BLOCK = re.compile(r"^<!-- test: (\w+) -->\n```sh\n(.*?)^```$", re.M | re.S)
+CLAIM = ("setup", "bundle", "key", "enroll", "accepted", "confirm")
+PATIENCE_S = 90.0
+
+
+def commands(*names: str) -> str:
+    """The shell commands of these steps, as the page has them."""
+    blocks = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+    missing = set(names) - set(blocks)
+    assert not missing, f"docs/protocol.md has no commands marked {sorted(missing)}"
+    return "\n".join(blocks[name] for name in names)
+
+
+async def typed(folder: Path, script: str) -> str:
+    """What a shell prints that runs the script; each command must succeed."""
+    for program in ("bash", "openssl", "mosquitto_rr", "python3"):
+        assert shutil.which(program), f"the walk in docs/protocol.md needs {program}"
+    shell = await asyncio.create_subprocess_exec(
+        "bash",
+        *("-euo", "pipefail", "-c", script),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, _ = await shell.communicate()
+    finally:
+        if shell.returncode is None:
+            os.killpg(shell.pid, 9)  # the shell's own session: it and what it started
+            await shell.wait()
+    assert shell.returncode == 0, output.decode()
+    return output.decode()
+
+
+async def prepared(stack: Stack, place: Path) -> Path:
+    """A folder with the bundle, as the walk expects it."""
+    await stack.installation.standard(["A-0001"])
+    folder = place / "device"
+    folder.mkdir()
+    (folder / "batch-7.bundle").write_bytes(write_bundle(stack.bundle()))
+    return folder
+
+
+@pytest.mark.parametrize("brokers", BrokerKind)
+async def test_a_whole_claim_by_hand(tmp_path: Path, brokers: BrokerKind) -> None:
+    async with running_stack(tmp_path, Plan(brokers)) as stack:
+        folder = await prepared(stack, tmp_path)
+        said = await typed(folder, commands(*CLAIM, "rejected"))
+        assert await stack.is_active("A-0001")
+        (certificate,) = await stack.certificates_of("A-0001")
+        (active,) = await stack.events_of(EventKind.DEVICE_ACTIVE)
+    assert certificate.state is CertificateState.ACTIVE
+    assert certificate.pem in (folder / "device.crt").read_text()
+    assert active.device_id == "lamp-A-0001"
+    assert said.splitlines()[-3:-1] == ["lamp-A-0001", "key_in_use"]
+    assert (folder / "device.key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("brokers", BrokerKind)
+async def test_a_device_that_walks_twice_gets_the_same_certificate(
+    tmp_path: Path, brokers: BrokerKind
+) -> None:
+    """It lost everything but its key, as though power had failed before anything was stored."""
+    async with running_stack(tmp_path, Plan(brokers)) as stack:
+        folder = await prepared(stack, tmp_path)
+        await typed(folder, commands(*CLAIM))
+        first = (folder / "device.crt").read_text()
+        again = [step for step in CLAIM if step != "key"]
+        await typed(folder, commands(*again))
+        assert len(await stack.certificates_of("A-0001")) == 1
+    assert (folder / "device.crt").read_text() == first
