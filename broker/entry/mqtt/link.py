@@ -17,7 +17,7 @@ from pathlib import Path
 import aiomqtt
 import structlog
 
-from broker.ports import PublishError
+from broker.ports import PublishError, RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 
@@ -76,6 +76,7 @@ class BrokerLink:
         self._on_connected = on_connected
         self._client: aiomqtt.Client | None = None
         self._slots = asyncio.Semaphore(settings.concurrent)
+        self._publishing: set[asyncio.Timeout] = set()
         self.connected = asyncio.Event()
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -88,9 +89,14 @@ class BrokerLink:
         if client is None:
             raise PublishError(f"not connected to the {self._settings.zone} broker")
         try:
-            await client.publish(topic, payload, qos=1)
+            async with asyncio.timeout(None) as patience:
+                self._publishing.add(patience)
+                try:
+                    await client.publish(topic, payload, qos=1)
+                finally:
+                    self._publishing.discard(patience)
         except (aiomqtt.MqttError, OSError, ValueError) as error:
-            raise PublishError(str(error)) from error
+            raise PublishError(str(error) or "the connection ended") from error
 
     async def run(self) -> None:
         """Connects, and connects again, until cancelled."""
@@ -99,7 +105,7 @@ class BrokerLink:
             while True:
                 try:
                     await self._serve(handlers)
-                except (aiomqtt.MqttError, PublishError, OSError) as error:
+                except (aiomqtt.MqttError, OSError) as error:
                     _log.warning("broker_unreachable", zone=self._settings.zone, error=str(error))
                 pause = _FIRST_PAUSE_S if self.connected.is_set() else pause * 2
                 self.connected.clear()
@@ -114,12 +120,28 @@ class BrokerLink:
                 await client.subscribe(self._settings.subscription, qos=1)
                 self.connected.set()
                 _log.info("broker_connected", zone=self._settings.zone)
-                await self._on_connected(self._settings.zone)
+                handlers.create_task(self._publish_what_waits(client))
                 async for message in client.messages:
                     await self._slots.acquire()
                     handlers.create_task(self._handle_and_acknowledge(client, message))
             finally:
                 self._client = None
+                # aiomqtt lets a publication wait for its PUBACK although the connection has ended.
+                for patience in self._publishing:
+                    patience.reschedule(0)
+
+    async def _publish_what_waits(self, client: aiomqtt.Client) -> None:
+        """Tries for as long as the connection lasts: the registry may be away as well."""
+        pause = _FIRST_PAUSE_S
+        while self._client is client:
+            try:
+                await self._on_connected(self._settings.zone)
+            except (PublishError, RegistryError) as error:
+                _log.warning("outbox_waits", zone=self._settings.zone, error=str(error))
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _connect(self, tls: ssl.SSLContext) -> aiomqtt.Client:
         client = aiomqtt.Client(
