@@ -5,7 +5,6 @@ content that isn't on the disk yet. What a cut leaves behind has a name that beg
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +59,9 @@ def move(source: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """No such file, link or directory; a cut may undo it."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        for child in path.iterdir():
+            remove(child)
+        path.rmdir()
     else:
         path.unlink(missing_ok=True)
 

@@ -12,7 +12,8 @@ from broker.protocol.codes import Refused
 from broker.protocol.messages import Rejected
 from broker.protocol.topics import Outcome, answer_topic
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
-from device_client.transport import Connection, Message
+from device_client.packets import Publication
+from device_client.transport import Connection
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ async def _answer(connection: Connection, question: Question[AnswerT]) -> Answer
             return answer
 
 
-def _read(message: Message, question: Question[AnswerT]) -> AnswerT | None:
+def _read(message: Publication, question: Question[AnswerT]) -> AnswerT | None:
     """The acceptance in `message`, or none when it's about something else."""
     try:
         if message.topic == answer_topic(question.topic, Outcome.REJECTED):

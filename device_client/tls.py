@@ -9,18 +9,6 @@ from device_client.errors import BundleInvalid, StateUnusable
 from device_client.identity import Identity
 
 
-class _TidySocket(ssl.SSLSocket):
-    """Closes when the handshake fails; paho would leave that to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """As the base class does it."""
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
 def claim_context(bundle: ClaimBundle) -> ssl.SSLContext:
     """For the claim broker: shows the claim certificate.
 
@@ -62,7 +50,6 @@ def _trusting(anchors: str) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _TidySocket
     context.load_verify_locations(cadata=anchors)
     return context
 
