@@ -82,12 +82,12 @@ class Desk:
 
         await self.registry.write(work)
 
-    async def open_group(self, group: Any, claim: ClaimCertificate, *serials: str) -> None:
-        """A group with its claim certificate and its allow-list."""
+    async def open_group(self, group: Any, claim: ClaimCertificate | None, *serials: str) -> None:
+        """A group with its claim certificate, unless that exists already, and its allow-list."""
         lines = [Enrollment(group.name, SerialNumber(serial), NOW) for serial in serials]
-        await self.write(
-            ("save_claim_certificate", claim), ("save_group", group), ("add_enrollments", lines)
-        )
+        if claim is not None:
+            await self.write(("save_claim_certificate", claim))
+        await self.write(("save_group", group), ("add_enrollments", lines))
 
     async def enroll(
         self, serial: str = "A1", key: PrivateKey | None = None, **changes: Any

@@ -154,6 +154,7 @@ def test_a_confirmation_names_a_whole_fingerprint(sha: str) -> None:
         encoded() + encoded(),
         b"{'request_id':'r'}",
         b'{"request_id":"\xff"}',
+        encoded()[:-1] + b',"unknown":"\xff"}',
         b'{"request_id":"\\ud800","serial":"A1","csr":"PEM"}',
         b'{"request_id":"r","x":NaN}',
         b'{"request_id":"r","x":' + b"[" * 5000,
