@@ -89,3 +89,13 @@ async def test_a_device_that_walks_twice_gets_the_same_certificate(
         await typed(folder, commands(*again))
         assert len(await stack.certificates_of("A-0001")) == 1
     assert (folder / "device.crt").read_text() == first
+
+
+async def test_a_claim_by_hand_over_mqtt_5(tmp_path: Path) -> None:
+    """The embedded brokers speak 3.1.1 only."""
+    async with running_stack(tmp_path, Plan(BrokerKind.MOSQUITTO)) as stack:
+        folder = await prepared(stack, tmp_path)
+        script = commands(*CLAIM)
+        assert script.count("-V mqttv311") == 2
+        await typed(folder, script.replace("-V mqttv311", "-V mqttv5"))
+        assert await stack.is_active("A-0001")
