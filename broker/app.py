@@ -205,6 +205,7 @@ class Muster:
                 pid_file=self._home.path / settings.pid_file,
                 admin_socket=self._home.path / settings.admin_socket,
                 crl=self._home.crl_file(zone),
+                reload_socket=settings.reload_socket and self._home.path / settings.reload_socket,
             )
             yield MosquittoControl(endpoint), Endpoint(host=settings.host, port=settings.port)
             return

@@ -59,11 +59,17 @@ class ZoneSettings(_Section):
     """Mosquitto only: its pid file, for the reload of a CRL."""
     admin_socket: Path | None = None
     """Mosquitto only: its admin listener, for ending a live connection."""
+    reload_socket: Path | None = None
+    """Mosquitto in a container: what is used instead of the pid file (mosquitto/supervise.py)."""
 
     @model_validator(mode="after")
     def _mosquitto_is_reachable(self) -> Self:
         if self.broker is BrokerKind.MOSQUITTO and not (self.pid_file and self.admin_socket):
             raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
+        if self.reload_socket and self.admin_socket:
+            # Else one zone's broker might be reloaded for the other's CRL.
+            if self.reload_socket.parent != self.admin_socket.parent:
+                raise ValueError("reload_socket and admin_socket are in one folder, their broker's")
         return self
 
 

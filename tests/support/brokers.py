@@ -14,7 +14,7 @@ from broker.protocol.zones import Zone
 from tests.support.certificates import Certificates, Client
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
 
-KINDS: Final = ("mosquitto", "embedded")
+KINDS: Final = ("mosquitto", "supervised-mosquitto", "embedded")
 
 
 class BrokerUnderTest(Protocol):
@@ -101,8 +101,9 @@ async def run_site(
     kind: str, zone: Zone, certificates: Certificates, folder: Path
 ) -> AsyncIterator[Site]:
     """A broker of this kind for the zone; ended at the end."""
-    if kind == "mosquitto":
-        async with run_mosquitto(zone, certificates.home.path, folder) as mosquitto:
+    if kind != "embedded":
+        supervised = kind == "supervised-mosquitto"
+        async with run_mosquitto(zone, certificates.home.path, folder, supervised) as mosquitto:
             yield Site(kind, zone, _Mosquitto(mosquitto), certificates)
         return
     embedded = _Embedded(zone, _tls(zone, certificates))

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,12 +23,21 @@ _PORTS = {Zone.CLAIM: 8884, Zone.FLEET: 8883}
 class RunningMosquitto:
     """One Mosquitto process; `run_mosquitto` makes it."""
 
-    def __init__(self, zone: Zone, home: Path, config: Path, log: Path, endpoint_dir: Path) -> None:
+    def __init__(
+        self,
+        zone: Zone,
+        home: Path,
+        config: Path,
+        log: Path,
+        endpoint_dir: Path,
+        supervised: bool = False,
+    ) -> None:
         self.zone = zone
         self.endpoint = MosquittoEndpoint(
             pid_file=endpoint_dir / "mosquitto.pid",
             admin_socket=endpoint_dir / "admin.sock",
             crl=home / "crl" / f"{zone}.pem",
+            reload_socket=endpoint_dir / "reload.sock" if supervised else None,
         )
         self.control = MosquittoControl(self.endpoint)
         self.port = 0
@@ -79,7 +89,7 @@ class RunningMosquitto:
         read = len(self.log())
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                _program(), "-c", self._config, stdout=log, stderr=log
+                *self._command(), stdout=log, stderr=log, start_new_session=True
             )
         process = self._process
 
@@ -94,17 +104,28 @@ class RunningMosquitto:
             await self.kill()
             raise
 
+    def _command(self) -> list[str | Path]:
+        mosquitto = [_program(), "-c", self._config]
+        if self.endpoint.reload_socket is None:
+            return mosquitto
+        return [sys.executable, STOCK / "supervise.py", self.endpoint.reload_socket, *mosquitto]
+
     async def _end(self, how: signal.Signals) -> None:
         process = self._process
         if process is None:
             return
-        if process.returncode is None:
+        if process.returncode is None and how is signal.SIGKILL:
+            # A supervisor's Mosquitto goes with it, as it does where that is a container's first.
+            os.killpg(process.pid, how)
+        elif process.returncode is None:
             process.send_signal(how)
         await process.wait()
 
 
 @asynccontextmanager
-async def run_mosquitto(zone: Zone, home: Path, run_dir: Path) -> AsyncIterator[RunningMosquitto]:
+async def run_mosquitto(
+    zone: Zone, home: Path, run_dir: Path, supervised: bool = False
+) -> AsyncIterator[RunningMosquitto]:
     """The zone's broker, listening, with the certificates of `home`; ended at the end.
 
     Only prefixes and the port of the stock configuration are replaced. Started as root it stays
@@ -112,13 +133,14 @@ async def run_mosquitto(zone: Zone, home: Path, run_dir: Path) -> AsyncIterator[
 
     Args:
         run_dir: an existing folder for the configuration and the log.
+        supervised: whether it runs, and is reloaded, the way it is in a container.
     """
     stock = await asyncio.to_thread(_stage, zone, home, run_dir)
     # A socket's path has at most 107 bytes, which a test's own folder may exceed.
     sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="muster-mq-"))
     (sockets / zone).mkdir()
     mosquitto = RunningMosquitto(
-        zone, home, run_dir / f"{zone}.conf", run_dir / f"{zone}.log", sockets / zone
+        zone, home, run_dir / f"{zone}.conf", run_dir / f"{zone}.log", sockets / zone, supervised
     )
     try:
         await mosquitto.start(stock.replace("/run/muster", str(sockets)))

@@ -12,6 +12,7 @@ from typing import Final
 from broker.adapters.brokers.admin_socket import visit
 from broker.adapters.brokers.crl_file import check_file
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
+from broker.adapters.brokers.reload_socket import ask_for_reload
 
 _TIMEOUT_S: Final = 10.0
 """For one visit. A reload with a CRL of 100,000 entries stops Mosquitto for 0.2 s."""
@@ -24,6 +25,8 @@ class MosquittoEndpoint:
     pid_file: Path
     admin_socket: Path
     crl: Path
+    reload_socket: Path | None = None
+    """Used instead of the pid file where Mosquitto can't be signalled; beside the admin socket."""
 
 
 class MosquittoControl:
@@ -54,7 +57,7 @@ class MosquittoControl:
             # isn't reloading; if somebody else's signal comes between the answer and ours, that
             # reload begins after the swap, and reads what we want read.
             pid = await self._round_trip()
-            _signal_reload(pid, await asyncio.to_thread(_read_pid, self._endpoint.pid_file))
+            await self._have_reloaded(pid)
             # It reloads at the end of the turn of its main loop in which it sees the signal. A new
             # connection is accepted in that turn at the earliest, and answered in the next.
             await self._round_trip()
@@ -76,6 +79,13 @@ class MosquittoControl:
         """
         await visit(self._endpoint.admin_socket, name, _TIMEOUT_S)
         return 1
+
+    async def _have_reloaded(self, pid: int) -> None:
+        """Returns when the signal has been sent."""
+        if self._endpoint.reload_socket is not None:
+            await ask_for_reload(self._endpoint.reload_socket, _TIMEOUT_S)
+        else:
+            _signal_reload(pid, await asyncio.to_thread(_read_pid, self._endpoint.pid_file))
 
     async def _round_trip(self) -> int:
         # A client id that nobody can guess, so that nobody can get in its way.
