@@ -17,6 +17,7 @@ from broker.core.records import (
     EnrollmentGroup,
     Event,
     EventKind,
+    LockOut,
     Reply,
     RevocationReason,
 )
@@ -91,6 +92,8 @@ class DeviceFilter:
 
     state: DeviceState | None = None
     group: GroupName | None = None
+    claim_name: ClaimName | None = None
+    """Those that became, or may become, members through this claim certificate."""
     after: DeviceId | None = None
     limit: int = 1000
 
@@ -130,7 +133,17 @@ class ReadTransaction(Protocol):
         """Certificates still ISSUED whose `confirm_by` is at or before `moment`, oldest first."""
 
     def revocations(self, now: datetime) -> list[Revocation]:
-        """Every revoked certificate that hasn't expired by `now`, for the CRL."""
+        """Every revoked or held certificate that hasn't expired by `now`, for the CRL."""
+
+    def lock_out(self, lock_out_id: str) -> LockOut | None: ...
+    def lock_outs_of(self, device_id: DeviceId) -> list[LockOut]:
+        """All that the device ever had, oldest first."""
+
+    def waiting_lock_outs(self, limit: int) -> list[LockOut]:
+        """Those that aren't complete and that no later act has ended, oldest first."""
+
+    def open_lock_outs(self, limit: int) -> list[LockOut]:
+        """Those that haven't ended, oldest first."""
 
     def pending_replies(self, limit: int) -> list[Reply]:
         """Replies in the outbox, oldest first."""
@@ -165,6 +178,9 @@ class WriteTransaction(ReadTransaction, Protocol):
 
     def save_certificate(self, certificate: Certificate) -> None:
         """Adds it, or replaces what has its serial."""
+
+    def save_lock_out(self, lock_out: LockOut) -> None:
+        """Adds it, or replaces what has its id."""
 
     def count_claim(self, name: ClaimName, by: int) -> None:
         """Adds `by` to the claim certificate's count of claims, which never falls below 0."""
@@ -251,3 +267,10 @@ class CrlFile(Protocol):
 
     async def swap(self, pem: bytes, now: datetime) -> None:
         """Puts `pem` in place whole, after checking it; the old file stays when it is faulty."""
+
+
+class WatchedCrlFile(CrlFile, Protocol):
+    """A CRL file that is looked after, whoever may change it."""
+
+    async def is_intact(self) -> bool:
+        """Whether the file is, byte for byte, what `swap` put there last."""

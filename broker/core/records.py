@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from broker.core.keys import KeyType
-from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.protocol.names import (
     CertificateSerial,
     ClaimName,
@@ -104,18 +104,56 @@ class Certificate:
     confirmed_at: datetime | None = None
     revoked_at: datetime | None = None
     revoked_for: "RevocationReason | None" = None
+    held_at: datetime | None = None
+    """Since when its device's suspension keeps it out; none when it doesn't."""
 
     def is_live(self, now: datetime) -> bool:
         """Whether a broker should let it in at `now`."""
-        return self.state is not CertificateState.REVOKED and now < self.not_after
+        is_out = self.state is CertificateState.REVOKED or self.held_at is not None
+        return not is_out and now < self.not_after
 
 
 class RevocationReason(StrEnum):
-    """Why a certificate was revoked; each has its reason code in a CRL (RFC 5280, 5.3.1)."""
+    """Why a certificate is on a CRL; each has its reason code there (RFC 5280, 5.3.1)."""
 
     NEVER_CONFIRMED = "never_confirmed"
     REPLACED = "replaced"
     OPERATOR = "operator"
+    RETIRED = "retired"
+    SUSPENDED = "suspended"
+    """Not revoked, but held: it leaves the CRL when its device is resumed."""
+
+
+@dataclass(frozen=True)
+class LockOut:
+    """What the fleet's broker owes to an act on a device, and how far that has got.
+
+    The act puts the device out, or (RESUME) lets it in again. It is kept with the act's own
+    transaction, so that a broker that is down, or a service that is killed, completes it later.
+    """
+
+    id: str
+    device_id: DeviceId
+    act: DeviceInput
+    serials: tuple[CertificateSerial, ...]
+    """The certificates that it put on the CRL, or took off."""
+    requested_at: datetime
+    crl_wanted: int
+    """The value of the registry's CRL counter that the CRL in force must have reached."""
+    reason: str | None = None
+    """In the operator's words."""
+    crl_at: datetime | None = None
+    """When a CRL that covers it came into force."""
+    disconnected_at: datetime | None = None
+    """When the live connection had been ended."""
+    ended_at: datetime | None = None
+    """When there was nothing more to do, or a later act took its place."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a broker refuses the device (or admits it again) and no connection is left."""
+        has_gone = self.disconnected_at is not None or self.act is DeviceInput.RESUME
+        return self.crl_at is not None and has_gone
 
 
 class EventKind(StrEnum):
@@ -126,12 +164,20 @@ class EventKind(StrEnum):
     CLAIM_REFUSED = "claim.refused"
     REQUEST_REFUSED = "request.refused"
     DEVICE_ACTIVE = "device.active"
+    DEVICE_SUSPENDED = "device.suspended"
+    DEVICE_RESUMED = "device.resumed"
+    DEVICE_REVOKED = "device.revoked"
+    DEVICE_RECLAIMED = "device.reclaimed"
+    DEVICE_RETIRED = "device.retired"
+    DEVICE_LOCKED_OUT = "device.locked_out"
     CERTIFICATE_REVOKED = "certificate.revoked"
     CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
     CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"
+    CLAIM_CERTIFICATE_ALARM = "claim_certificate.alarm"
     GROUP_APPLIED = "group.applied"
     ENROLLMENTS_IMPORTED = "enrollments.imported"
     CRL_PUBLISHED = "crl.published"
+    CRL_REPAIRED = "crl.repaired"
     SERVICE_STARTED = "service.started"
 
 

@@ -16,6 +16,8 @@ _FLAGS: Final = {
     RevocationReason.NEVER_CONFIRMED: x509.ReasonFlags.cessation_of_operation,
     RevocationReason.REPLACED: x509.ReasonFlags.superseded,
     RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
+    RevocationReason.RETIRED: x509.ReasonFlags.cessation_of_operation,
+    RevocationReason.SUSPENDED: x509.ReasonFlags.certificate_hold,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
-from broker.adapters.registry.schema import CERTIFICATE, IS_ISSUED, IS_REVOKED
+from broker.adapters.registry.schema import CERTIFICATE, IS_HELD, IS_ISSUED, IS_REVOKED
 from broker.adapters.registry.session import Part, Row, Upsert
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, RevocationReason
@@ -35,6 +35,11 @@ _UNCONFIRMED: Final = (
 _REVOCATIONS: Final = (
     sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for, _T.c.device_id)
     .where(IS_REVOKED, _T.c.not_after > sa.bindparam("moment"))
+    .order_by(_T.c.id)
+)
+_HELD: Final = (
+    sa.select(_T.c.serial, _T.c.held_at, sa.literal_column("'suspended'"), _T.c.device_id)
+    .where(IS_HELD, _T.c.state != _REVOKED, _T.c.not_after > sa.bindparam("moment"))
     .order_by(_T.c.id)
 )
 
@@ -75,13 +80,13 @@ class Certificates(Part):
 
     def revocations(self, now: datetime) -> list[Revocation]:
         self._session.flush()
+        moment = {"moment": stored(now)}
         return [
             Revocation(
                 CertificateSerial(serial), loaded(at), RevocationReason(reason), DeviceId(device_id)
             )
-            for serial, at, reason, device_id in self._session.rows(
-                _REVOCATIONS, {"moment": stored(now)}
-            )
+            for query in (_REVOCATIONS, _HELD)
+            for serial, at, reason, device_id in self._session.rows(query, moment)
         ]
 
     def save_certificate(self, certificate: Certificate) -> None:
@@ -116,6 +121,7 @@ def _row(certificate: Certificate) -> dict[str, object]:
         "revoked_at": stored_or_none(certificate.revoked_at),
         "revoked_for": None if reason is None else reason.value,
         "pem": certificate.pem,
+        "held_at": stored_or_none(certificate.held_at),
     }
 
 
@@ -138,6 +144,7 @@ def _certificate(row: Row) -> Certificate:
         revoked_at,
         revoked_for,
         pem,
+        held_at,
     ) = row
     return Certificate(
         serial=CertificateSerial(serial),
@@ -153,4 +160,5 @@ def _certificate(row: Row) -> Certificate:
         confirmed_at=loaded_or_none(confirmed_at),
         revoked_at=loaded_or_none(revoked_at),
         revoked_for=None if revoked_for is None else RevocationReason(revoked_for),
+        held_at=loaded_or_none(held_at),
     )

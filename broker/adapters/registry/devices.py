@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 from broker.adapters.registry.errors import conflict
 from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
-from broker.adapters.registry.schema import DEVICE, ENROLLMENT
+from broker.adapters.registry.schema import CERTIFICATE, DEVICE, ENROLLMENT
 from broker.adapters.registry.session import Part, Session, Upsert
 from broker.core.lifecycle import DeviceState
-from broker.core.records import Device
+from broker.core.records import Device, RevocationReason
 from broker.ports import DeviceFilter
-from broker.protocol.names import DeviceId, GroupName, SerialNumber
+from broker.protocol.names import ClaimName, DeviceId, GroupName, SerialNumber
 
 _T: Final = DEVICE
 _ALL: Final = sa.select(_T)
@@ -75,6 +75,8 @@ class Devices(Part):
             query = query.where(_T.c.state == wanted.state.value)
         if wanted.group is not None:
             query = query.where(_T.c.group_name == wanted.group)
+        if wanted.claim_name is not None:
+            query = query.where(_claimed_through(wanted.claim_name))
         if wanted.after is not None:
             query = query.where(_T.c.id > wanted.after)
         return [_device(row) for row in self._session.select(query)]
@@ -112,6 +114,18 @@ class Devices(Part):
         if slot not in self._owners:
             self.standing(*slot)
         return self._owners[slot]
+
+
+def _claimed_through(name: ClaimName) -> "sa.ColumnElement[bool]":
+    # No index: it would slow every claim down for a question that is asked after a leak.
+    certificate = CERTIFICATE.c
+    lapsed = RevocationReason.NEVER_CONFIRMED.value
+    return _T.c.id.in_(
+        sa.select(certificate.device_id).where(
+            certificate.claim_name == name,
+            sa.or_(certificate.revoked_for.is_(None), certificate.revoked_for != lapsed),
+        )
+    )
 
 
 def _row(device: Device) -> dict[str, object]:

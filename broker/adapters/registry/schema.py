@@ -25,6 +25,9 @@ _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # As text and not as parameters: a partial index serves only a query that says the same words.
 IS_ISSUED: Final = sa.text("state = 'issued'")
 IS_REVOKED: Final = sa.text("state = 'revoked'")
+IS_HELD: Final = sa.text("held_at IS NOT NULL")
+IS_WAITING: Final = sa.text("disconnected_at IS NULL AND ended_at IS NULL")
+IS_OPEN: Final = sa.text("ended_at IS NULL")
 
 
 def _moment(name: str, *, nullable: bool = False) -> "sa.Column[int]":
@@ -109,6 +112,7 @@ CERTIFICATE: Final = sa.Table(
     _moment("revoked_at", nullable=True),
     _text("revoked_for", nullable=True),
     _text("pem"),
+    _moment("held_at", nullable=True),
     sa.UniqueConstraint("serial"),
     sa.UniqueConstraint("certificate_sha256"),
     # A CRL needs both of every revoked certificate.
@@ -121,6 +125,30 @@ CERTIFICATE: Final = sa.Table(
     sa.Index(None, "device_id", "id"),
     sa.Index(None, "confirm_by", "id", sqlite_where=IS_ISSUED, postgresql_where=IS_ISSUED),
     sa.Index(None, "not_after", sqlite_where=IS_REVOKED, postgresql_where=IS_REVOKED),
+    sa.Index(None, "held_at", sqlite_where=IS_HELD, postgresql_where=IS_HELD),
+)
+
+LOCK_OUT: Final = sa.Table(
+    "lock_out",
+    METADATA,
+    # Rises with each lock-out: the order of the acts.
+    sa.Column("position", _NUMBER, primary_key=True),
+    _text("id"),
+    sa.Column("device_id", sa.ForeignKey(DEVICE.c.id), nullable=False),
+    _text("act"),
+    _text("serials"),
+    _moment("requested_at"),
+    sa.Column("crl_wanted", sa.BigInteger, nullable=False),
+    _text("reason", nullable=True),
+    _moment("crl_at", nullable=True),
+    _moment("disconnected_at", nullable=True),
+    _moment("ended_at", nullable=True),
+    sa.UniqueConstraint("id"),
+    sa.Index(None, "device_id", "position"),
+    sa.Index(
+        "ix_lock_out_waiting", "position", sqlite_where=IS_WAITING, postgresql_where=IS_WAITING
+    ),
+    sa.Index("ix_lock_out_open", "position", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
 )
 
 EVENT: Final = sa.Table(

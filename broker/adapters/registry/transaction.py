@@ -4,13 +4,22 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from broker.adapters.registry import certificates, claims, devices, events, groups, outbox
+from broker.adapters.registry import (
+    certificates,
+    claims,
+    devices,
+    events,
+    groups,
+    lock_outs,
+    outbox,
+)
 from broker.adapters.registry.certificates import Certificates
 from broker.adapters.registry.claims import Claims
 from broker.adapters.registry.counters import Counters
 from broker.adapters.registry.devices import Devices
 from broker.adapters.registry.events import Events
 from broker.adapters.registry.groups import Groups
+from broker.adapters.registry.lock_outs import LockOuts
 from broker.adapters.registry.outbox import Outbox
 from broker.adapters.registry.session import Compiler, Session
 from broker.core.claim_policy import ClaimContext
@@ -22,13 +31,14 @@ _SENDING_ORDER: Final = (
     certificates.SAVE,
     claims.SAVE_COUNT,
     groups.SAVE_COUNT,
+    lock_outs.SAVE,
     events.ADD,
     outbox.ADD,
     outbox.REMOVE,
 )
 
 
-class SqlTransaction(Claims, Groups, Devices, Certificates, Events, Outbox, Counters):
+class SqlTransaction(Claims, Groups, Devices, Certificates, LockOuts, Events, Outbox, Counters):
     """A `WriteTransaction` on a connection that excludes other writers.
 
     On a connection that sees one moment and can't write, it's a `ReadTransaction`.
