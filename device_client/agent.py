@@ -5,26 +5,18 @@ confirm) from whatever the disk holds, so a restart at any point is nothing spec
 """
 
 import asyncio
-import hashlib
 import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from broker.protocol.codes import Code
-from broker.protocol.messages import (
-    ConfirmAccepted,
-    ConfirmRequest,
-    EnrollAccepted,
-    EnrollRequest,
-)
-from broker.protocol.names import ClaimName, ClientId, SerialNumber
-from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Operation, claim_topic, device_topic
+from broker.protocol.names import SerialNumber
 from broker.protocol.zones import Zone
-from device_client import answers, exchange, keys, retry, tls
+from device_client import conversations, keys, retry, tls
 from device_client.backoff import Backoff, no_sooner_than
 from device_client.enrollment import Enrollment
 from device_client.errors import (
@@ -35,13 +27,12 @@ from device_client.errors import (
     StateUnusable,
     TimedOut,
 )
-from device_client.exchange import Question
 from device_client.identity import Identity
 from device_client.keystore import Keystore
 from device_client.retry import Prospect
 from device_client.settings import Timing
 from device_client.status import Activity, StatusFile
-from device_client.transport import Address, Connection, connected
+from device_client.transport import Connection, connected
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +65,7 @@ class Agent:
         self._later = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
         self._last_error: DeviceError | None = None
         self._in_a_row = 0
+        self._online_since: float | None = None
         self._doubted = False
         self._made_fresh_key = False
 
@@ -88,7 +80,9 @@ class Agent:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._persist(self._prove_membership, self._give_up if wait else _once)
+                return await self._persist(
+                    self._prove_membership, _when_hopeless if wait else _always
+                )
         except TimeoutError as error:
             raise TimedOut(
                 f"This device wasn't accepted within {timeout_s:g} s.", _remedy_of(self._last_error)
@@ -99,21 +93,20 @@ class Agent:
         await self._persist(self._stay_connected, _never)
 
     async def _persist(
-        self, attempt: Callable[[], Awaitable[ResultT]], hopeless: Callable[[Prospect], bool]
+        self, attempt: Callable[[], Awaitable[ResultT]], gives_up: Callable[[Prospect], bool]
     ) -> ResultT:
-        """Repeats the attempt until it succeeds or fails in a way that is hopeless."""
+        """Repeats the attempt until it succeeds, or fails with a prospect that `gives_up`."""
         while True:
-            began = time.monotonic()
             try:
                 return await attempt()
             except DeviceError as error:
-                if time.monotonic() - began > self._timing.stable_s:
-                    self._forget_failures()
+                self._forget_old_failures()
                 again_at_once = await self._learn_from(error)
                 prospect = retry.prospect(error, self._in_a_row)
-                if hopeless(prospect) and not again_at_once:
+                if gives_up(prospect) and not again_at_once:
                     raise
                 delay_s = 0.0 if again_at_once else self._delay(error, prospect)
+                log.warning("%s: %s %s", error.stable_code, error, error.remedy)
             log.info("next try in %.1f s", delay_s)
             await asyncio.sleep(delay_s)
 
@@ -132,62 +125,31 @@ class Agent:
         if identity is None or self._doubted or identity.not_after <= self._clock():
             self._doubted = False
             identity = await self._enroll()
-        address = Address(
-            zone=Zone.FLEET,
-            endpoint=identity.fleet,
-            client_id=identity.device_id,
-            context=await _on_disk(tls.fleet_context, identity),
-            timeout_s=self._timing.connect_s,
-            keepalive_s=self._timing.keepalive_s,
-        )
+        context = await _on_disk(tls.fleet_context, identity)
+        address = conversations.fleet_address(identity, context, self._timing)
         self._status.note(Activity.CONNECTING)
         async with connected(address) as connection:
             identity = await self._confirm(connection, identity)
             log.info("connected to the fleet as %s", identity.device_id)
             self._last_error = None
             self._in_a_row = 0
+            self._online_since = time.monotonic()
             self._status.note(Activity.ONLINE)
             yield identity, connection
 
     async def _enroll(self) -> Identity:
-        """Asks the claim zone for a certificate about our key, and stores it."""
+        """Asks the claim zone with the kept key, and stores what it grants."""
         claim = await _on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
         pending = await _on_disk(self._keystore.key_for_claim, serial, claim.key_type)
-        origin = ClaimOrigin(ClaimName(claim.bundle.claim_name), _claim_client_id(serial))
-        request = EnrollRequest(
-            request_id=exchange.new_request_id(),
-            serial=serial,
-            csr=keys.signing_request(pending.key),
-            parameters=claim.parameters,
-        )
-        topic = claim_topic(origin, Operation.ENROLL)
-        question = Question(topic, request.request_id, request, EnrollAccepted)
-        address = Address(
-            zone=Zone.CLAIM,
-            endpoint=claim.bundle.claim,
-            client_id=origin.client_id,
-            context=tls.claim_context(claim.bundle),
-            timeout_s=self._timing.connect_s,
-            keepalive_s=self._timing.keepalive_s,
-        )
         self._status.note(Activity.CLAIMING)
-        async with connected(address) as connection:
-            answer = await exchange.ask(connection, question, self._timing.answers_s)
-        key_sha256 = keys.fingerprint(pending.key.public_key())
-        grant = answers.check_answer(answer, key_sha256, claim.bundle.trust_bundle, self._clock())
+        grant = await conversations.enroll(claim, pending, self._timing, self._clock)
         identity = await _on_disk(self._keystore.install, grant, pending)
         log.info("accepted as %s until %s", identity.device_id, identity.not_after)
         return identity
 
     async def _confirm(self, connection: Connection, identity: Identity) -> Identity:
-        """Proves the certificate by the connection made with it; harmless when repeated."""
-        request = ConfirmRequest(
-            request_id=exchange.new_request_id(), certificate_sha256=identity.certificate_sha256
-        )
-        topic = device_topic(DeviceOrigin(identity.device_id), Operation.CONFIRM)
-        question = Question(topic, request.request_id, request, ConfirmAccepted)
-        await exchange.ask(connection, question, self._timing.answers_s)
+        await conversations.confirm(connection, identity, self._timing)
         if identity.confirmed_at is not None:
             return identity
         return await _on_disk(self._keystore.confirm, identity, self._clock())
@@ -198,12 +160,12 @@ class Agent:
         self._in_a_row = self._in_a_row + 1 if same else 1
         self._last_error = error
         self._status.note_error(error, self._clock())
-        log.warning("%s: %s %s", error.stable_code, error, error.remedy)
         if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
             self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
             return self._in_a_row == retry.TRIES_BEFORE_DOUBT
         if isinstance(error, RequestRejected):
-            return await self._learn_from_rejection(error.rejected.known_code)
+            with suppress(StateUnusable):  # the next try meets the same disk, and reports it
+                return await self._learn_from_rejection(error.rejected.known_code)
         return False
 
     async def _learn_from_rejection(self, code: Code | None) -> bool:
@@ -255,14 +217,12 @@ class Agent:
             return no_sooner_than(asked_s, self._chance)
         return (self._soon if prospect is Prospect.SOON else self._later).next()
 
-    def _forget_failures(self) -> None:
-        self._soon.reset()
-        self._later.reset()
-        self._in_a_row = 0
-
-    @staticmethod
-    def _give_up(prospect: Prospect) -> bool:
-        return prospect is Prospect.NEVER
+    def _forget_old_failures(self) -> None:
+        """After a connection that lasted; one that comes and goes must not be tried ever faster."""
+        since, self._online_since = self._online_since, None
+        if since is not None and time.monotonic() - since > self._timing.stable_s:
+            self._soon.reset()
+            self._later.reset()
 
 
 async def _on_disk(work: Callable[P, ResultT], *args: P.args, **options: P.kwargs) -> ResultT:
@@ -276,7 +236,11 @@ async def _on_disk(work: Callable[P, ResultT], *args: P.args, **options: P.kwarg
         ) from error
 
 
-def _once(_: Prospect) -> bool:
+def _when_hopeless(prospect: Prospect) -> bool:
+    return prospect is Prospect.NEVER
+
+
+def _always(_: Prospect) -> bool:
     return True
 
 
@@ -288,8 +252,3 @@ def _remedy_of(error: DeviceError | None) -> str:
     if error is None:
         return "Allow more time with --timeout."
     return f"The last obstacle was {error.stable_code}: {error} {error.remedy}"
-
-
-def _claim_client_id(serial: SerialNumber) -> ClientId:
-    """Always the same for one device, so that after a restart it takes over its own connection."""
-    return ClientId(f"device-{hashlib.sha256(serial.encode()).hexdigest()[:32]}")

@@ -1,6 +1,7 @@
 """The device in the fleet: it stays, comes back, and ends when told."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -105,6 +106,26 @@ async def test_a_revoked_device_asks_the_claim_zone_again(fleet: FakeFleet, tmp_
     assert again is not None
     assert again.certificate_sha256 != revoked.certificate_sha256
     assert again.key_sha256 == revoked.key_sha256
+
+
+async def test_a_full_disk_is_waited_out_with_the_same_key(
+    fleet: FakeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = os.fsync, iter([False, True, True, True])
+
+    def fsync(descriptor: int) -> None:
+        if len(fleet.service.enrolls) > 0 and next(full, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    state = tmp_path / "state"
+    async with running(state, fleet) as (_, store):
+        await eventually(lambda: online(state), within=20)
+        identity = store.current()
+    assert len(fleet.service.enrolls) > 1
+    assert len(fleet.service.keys_seen()) == 1
+    assert identity is not None
 
 
 def command(*arguments: str | Path) -> list[str]:
