@@ -32,16 +32,24 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "agent": agent.measure,
 }
 
+_QUIET: Final = 0.1
+"""How busy a machine may be on which figures by the clock mean something."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table to stdout; 1 when a figure falls short."""
     options = _parser().parse_args(arguments)
+    busy = machine.others_load()
+    if busy > _QUIET:
+        say(
+            f"other programs keep this machine {busy:.0%} busy: figures will be worse than they are"
+        )
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
         bench = Bench(Path(folder), step_ca=options.with_step_ca)
         rows = asyncio.run(_measure(bench, options.only or list(MEASUREMENTS)))
     say(f"done in {time.monotonic() - began:.0f} s")
-    described = machine.describe()
+    described = machine.describe() | {"busy before": f"{busy:.0%}"}
     if options.json:
         print(as_json(described, rows))
     else:

@@ -31,6 +31,11 @@ def describe() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
+def others_load() -> float:
+    """How busy the processors are while we do nothing, from 0 to 1."""
+    return psutil.cpu_percent(interval=2.0) / 100
+
+
 def _cpu_model() -> str:
     found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()

@@ -39,7 +39,10 @@ async def measure(bench: Bench) -> list[Row]:
         say(f"step-ca with {database}, {CONCURRENT} concurrent")
         cost = await _cost(bench, bench.step_ca, database)
         costs.append(cost)
-        figure = f"{cost.per_cpu_second:,.0f} certificates/CPU-s, {cost.per_second:,.0f}/s"
+        ratio = own.per_cpu_second / cost.per_cpu_second
+        figure = (
+            f"{cost.per_cpu_second:,.0f} certificates/CPU-s, {cost.per_second:,.0f}/s: {ratio:.1f}x"
+        )
         values = {"per_cpu_s": cost.per_cpu_second, "per_s": cost.per_second}
         rows.append(Row(f"- of these, step-ca with {database}", figure, values=values))
     best = max(cost.per_cpu_second for cost in costs)
