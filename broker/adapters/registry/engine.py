@@ -22,6 +22,9 @@ SQLITE_SETTINGS: Final[dict[str, str]] = {
     "trusted_schema": "OFF",
     # In KiB: the upper levels of the indexes of a million devices fit, random leaves don't matter.
     "cache_size": "-65536",
+    # In pages of 4 KiB. In a large fleet each claim touches pages of its own; seldom copying them
+    # back from the journal costs 32 MiB of disk and spares a tenth of a claim.
+    "wal_autocheckpoint": "8192",
     # A journal that one import made large gives its room back.
     "journal_size_limit": "67108864",
 }
@@ -91,9 +94,8 @@ def reading_engine(url: str, connections: int) -> sa.Engine:
     """
     where = parsed(url)
     if where.drivername == "sqlite":
-        return _sqlite_engine(
-            where, connections, {**SQLITE_SETTINGS, "query_only": "ON"}, "BEGIN DEFERRED"
-        )
+        settings = {**SQLITE_SETTINGS, "query_only": "ON", "cache_size": "-16384"}
+        return _sqlite_engine(where, connections, settings, "BEGIN DEFERRED")
     return _postgresql_engine(where, connections).execution_options(
         isolation_level="REPEATABLE READ", postgresql_readonly=True
     )

@@ -21,12 +21,17 @@ from tests.support.postgres import PostgresCluster
 from tests.support.records import a_claim_certificate
 
 
-def change(url: str, statement: str) -> None:
-    """Changes the database behind Muster's back."""
+def set_revision(url: str, revision: str) -> str:
+    """Claims that the schema has this revision; returns the one it had."""
     engine = writing_engine(url)
     with engine.begin() as connection:
-        connection.execute(sa.text(statement))
+        before: str = connection.execute(
+            sa.text("SELECT version_num FROM alembic_version")
+        ).scalar_one()
+        statement = sa.text("UPDATE alembic_version SET version_num = :revision")
+        connection.execute(statement, {"revision": revision})
     engine.dispose()
+    return before
 
 
 async def test_an_empty_database_is_made_ready(empty_url: str) -> None:
@@ -72,7 +77,7 @@ def test_two_who_migrate_at_once_don_t_collide(empty_url: str) -> None:
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
-    change(url, "UPDATE alembic_version SET version_num = '9999'")
+    ours = set_revision(url, "9999")
     for attempt in (migrate, check):
         with pytest.raises(RegistryError, match="newer than this release") as refused:
             attempt(url)
@@ -83,7 +88,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
         await registry.start()
     assert refused.value.code == "schema_newer"
     await registry.stop()
-    change(url, "UPDATE alembic_version SET version_num = '0001'")
+    set_revision(url, ours)
     check(url)
 
 
