@@ -5,12 +5,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 
 import structlog
 
-from broker.adapters.brokers.crl_file import swap
+from broker.adapters.brokers.crl_file import WatchedCrlFile
 from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
 from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
 from broker.adapters.ca.file_authority import FileAuthority
@@ -32,6 +30,7 @@ from broker.services.confirm import ConfirmService
 from broker.services.crl import ClaimCrl, FleetCrl
 from broker.services.enroll import EnrollService, Welcome
 from broker.services.lapse import LapseService
+from broker.services.lock_out import LockOuts
 from broker.services.outbox import Outbox
 from broker.services.refusals import RefusalLog
 from broker.settings import BrokerKind, Settings
@@ -62,16 +61,6 @@ class _Links:
         if link is None:
             raise PublishError(f"no link to the {zone} broker")
         await link.publish(topic, payload)
-
-
-class _FleetCrlFile:
-    """The fleet zone's CRL file in the home."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def swap(self, pem: bytes, now: datetime) -> None:
-        await asyncio.to_thread(swap, self._path, pem, now)
 
 
 def open_registry(home: MusterHome, settings: Settings) -> SqlRegistry:
@@ -131,12 +120,14 @@ class Muster:
             zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
             for zone in Zone
         }
+        lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         fleet_crl = FleetCrl(
             registry,
             authority,
-            _FleetCrlFile(self._home.crl_file(Zone.FLEET)),
+            WatchedCrlFile(self._home.crl_file(Zone.FLEET)),
             controls[Zone.FLEET],
             self._clock,
+            lock_outs,
         )
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
@@ -144,7 +135,8 @@ class Muster:
         chores = [
             Chore("outbox", 0.2, outbox.clear_sent),
             Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
-            Chore("fleet-crl", 0.5, fleet_crl.bring_up_to_date),
+            Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
+            Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
         ]

@@ -18,6 +18,7 @@ from broker.core.records import (
     Device,
     EnrollmentGroup,
     Reprovision,
+    RevocationReason,
     Serials,
 )
 from broker.protocol.codes import Code, Refused
@@ -123,9 +124,25 @@ def _usable_claim(claim: ClaimCertificate | None, now: datetime) -> ClaimCertifi
 
 def _check_key_owner(context: ClaimContext) -> None:
     owner = context.key_certificate
-    device_id = context.device.id if context.device else None
-    if owner is not None and owner.device_id != device_id:
+    if owner is None:
+        return
+    if context.device is None or owner.device_id != context.device.id:
         raise Refused(Code.KEY_IN_USE)
+    if _is_barred(owner, context.device):
+        raise Refused(Code.KEY_IN_USE, "This key's certificate was revoked; make a fresh key.")
+
+
+def _is_barred(owner: Certificate, device: Device) -> bool:
+    """Whether an operator's revocation took the key with it, from this device too.
+
+    One that an operator reclaimed begins anew: none of the keys that it ever proved counts. A
+    claim that lapsed is no such thing.
+    """
+    if owner.revoked_for is RevocationReason.OPERATOR:
+        return True
+    begins_anew = device.state is DeviceState.REGISTERED
+    lapsed = owner.revoked_for in (None, RevocationReason.NEVER_CONFIRMED)
+    return begins_anew and not lapsed
 
 
 def _name(device: Device | None, group: EnrollmentGroup, asked: AskedClaim) -> DeviceId:

@@ -41,7 +41,8 @@ def decide_confirm(
     """
     if device is None or certificate is None or certificate.device_id != device.id:
         raise Refused(Code.CERTIFICATE_UNKNOWN)
-    if not certificate.is_live(now):
+    is_held = certificate.held_at is not None and device.state is DeviceState.SUSPENDED
+    if not certificate.is_live(now) and not is_held:
         raise Refused(Code.CERTIFICATE_REVOKED)
     if device.state not in _MEMBERS:
         raise Refused(Code.DEVICE_BLOCKED)

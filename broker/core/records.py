@@ -170,6 +170,7 @@ class EventKind(StrEnum):
     DEVICE_RECLAIMED = "device.reclaimed"
     DEVICE_RETIRED = "device.retired"
     DEVICE_LOCKED_OUT = "device.locked_out"
+    DEVICE_LET_IN = "device.let_in"
     CERTIFICATE_REVOKED = "certificate.revoked"
     CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
     CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"

@@ -19,6 +19,8 @@ class Chore:
     every_s: float
     work: Callable[[], Awaitable[object]]
     timeout_s: float = 60.0
+    longest_pause_s: float = _LONGEST_PAUSE_S
+    """Between two tries while it fails."""
 
     async def keep_doing(self) -> None:
         """Works and pauses until cancelled; a failure is logged once until it succeeds again."""
@@ -32,5 +34,5 @@ class Chore:
                 if not is_failing:
                     remedy = getattr(error, "remedy", None)
                     _log.error("chore_failed", chore=self.name, error=str(error), remedy=remedy)
-                pause, is_failing = min(pause * 2, _LONGEST_PAUSE_S), True
+                pause, is_failing = min(pause * 2, self.longest_pause_s), True
             await asyncio.sleep(pause)

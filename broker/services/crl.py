@@ -1,20 +1,29 @@
 """Keeping each zone's CRL in force: signed from the registry, put in place whole, applied.
 
 The registry counts what should be in force, so a revocation that met a broker which was down, or a
-service that was killed, is completed later: nothing but the counter has to be remembered.
+service that was killed, is completed later. The file is watched, too: Mosquitto carries on without
+any CRL when it is told to read a damaged one.
 """
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.core.records import Event, EventKind
-from broker.ports import BrokerControl, Clock, CrlFile, IssuingAuthority, Registry, Revocation
-from broker.services.lock_out import LockOut
+from broker.core.certificate_profile import BACKDATING
+from broker.core.records import Event, EventKind, LockOut
+from broker.ports import (
+    BrokerControl,
+    Clock,
+    IssuingAuthority,
+    ReadTransaction,
+    Registry,
+    WatchedCrlFile,
+)
+from broker.services.lock_out import BATCH, LockOuts
 from broker.services.revoking import FLEET_CRL_WANTED
 
 CRL_NUMBER = "crl.fleet.number"
 _RESIGN_AFTER = timedelta(days=1)
+_AHEAD_AT_MOST = BACKDATING * 0.8
 
 
 class FleetCrl:
@@ -24,63 +33,92 @@ class FleetCrl:
         self,
         registry: Registry,
         authority: IssuingAuthority,
-        file: CrlFile,
+        file: WatchedCrlFile,
         control: BrokerControl,
         clock: Clock,
+        lock_outs: LockOuts,
     ) -> None:
         self._registry = registry
         self._authority = authority
         self._file = file
         self._control = control
         self._clock = clock
-        self._lock_out = LockOut(registry, control)
+        self._lock_outs = lock_outs
+        self._written: int | None = None
+        """The counter's value that the file covers; none when it isn't this service's."""
         self._in_force: int | None = None
-        self._revoked: Sequence[Revocation] = ()
+        self._in_force_at: datetime | None = None
         self._signed_at: float | None = None
         self._this_update: datetime | None = None
 
     async def bring_up_to_date(self) -> bool:
-        """Signs and applies a CRL if the one in force lacks something; whether it did.
+        """Signs and applies a CRL if the one in force lacks something, or its file isn't what it
+        should be; whether it did.
 
-        On return the connections of what it revokes have ended, too.
+        On return the connections of those whom the first waiting lock-outs concern have ended, too.
 
         Raises:
             Exception: what the file or the broker raised; calling again tries again.
         """
-        wanted = await self._registry.read(lambda tx: tx.counter(FLEET_CRL_WANTED))
-        is_due = self._in_force != wanted or self._is_stale()
+        wanted, waiting = await self._registry.read(_wanted_and_waiting)
+        is_damaged = self._written is not None and not await self._file.is_intact()
+        is_due = is_damaged or self._in_force != wanted or self._is_stale()
         if is_due:
-            await self._publish(wanted)
-        await self._lock_out.enforce(self._revoked)
+            await self._publish(wanted, is_damaged)
+        if waiting and self._in_force_at is not None:
+            await self._lock_outs.carry_out(waiting, self._in_force_at)
         return is_due
 
     def _is_stale(self) -> bool:
-        if self._signed_at is None:
+        """By either clock: one stops while the machine sleeps, the other may be set."""
+        if self._signed_at is None or self._this_update is None:
             return True
-        return self._clock.monotonic() - self._signed_at > _RESIGN_AFTER.total_seconds()
+        if self._clock.monotonic() - self._signed_at > _RESIGN_AFTER.total_seconds():
+            return True
+        age = self._clock.now() - self._this_update
+        return age > _RESIGN_AFTER or -age > _AHEAD_AT_MOST
 
     def _next_update_time(self) -> datetime:
         """Now, but later than the last by a second: of two CRLs with the same thisUpdate, OpenSSL
-        may go by the older one in a handshake that is under way."""
+        may go by the older one in a handshake that is under way.
+
+        Not so when that would be too far ahead (the clock was set back): a CRL that isn't valid yet
+        locks out the whole fleet."""
         now = self._clock.now()
-        if self._this_update is not None:
+        if self._this_update is not None and self._this_update - now < _AHEAD_AT_MOST:
             now = max(now, self._this_update + timedelta(seconds=1))
         self._this_update = now
         return now
 
-    async def _publish(self, wanted: int) -> None:
+    async def _publish(self, wanted: int, is_damaged: bool) -> None:
         """`wanted` was read before the revocations are, so the CRL covers at least that much."""
+        if is_damaged:
+            self._written = None
+        if self._written != wanted or self._is_stale():
+            await self._write(wanted, is_damaged)
+        await self._control.apply_crl()
+        self._in_force = wanted
+        self._in_force_at = self._clock.now()
+
+    async def _write(self, wanted: int, is_damaged: bool) -> None:
         now = self._next_update_time()
         revoked = await self._registry.read(lambda tx: tx.revocations(now))
         number = await self._registry.write(lambda tx: tx.raise_counter(CRL_NUMBER))
         pem = await asyncio.to_thread(self._authority.sign_crl, revoked, number, now)
         await self._file.swap(pem, now)
-        await self._control.apply_crl()
-        self._in_force = wanted
-        self._revoked = revoked
+        self._written = wanted
         self._signed_at = self._clock.monotonic()
-        event = Event(now, EventKind.CRL_PUBLISHED, detail=f"number {number}, {len(revoked)} lines")
+        kind = EventKind.CRL_REPAIRED if is_damaged else EventKind.CRL_PUBLISHED
+        event = Event(self._clock.now(), kind, detail=f"number {number}, {len(revoked)} lines")
         await self._registry.write(lambda tx: tx.add_event(event))
+        if is_damaged:
+            names = dict.fromkeys(line.device_id for line in revoked)
+            self._lock_outs.suspect(name for name in names if name is not None)
+
+
+def _wanted_and_waiting(tx: ReadTransaction) -> tuple[int, list[LockOut]]:
+    """In one view: the counter covers every lock-out that is seen with it."""
+    return tx.counter(FLEET_CRL_WANTED), tx.waiting_lock_outs(BATCH)
 
 
 class ClaimCrl:

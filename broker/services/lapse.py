@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from broker.core.lifecycle import DEVICE_TRANSITIONS, DeviceInput, DeviceState
-from broker.core.records import Certificate, RevocationReason
+from broker.core.records import Certificate, LockOut, RevocationReason
 from broker.ports import Clock, Registry, WriteTransaction
-from broker.services.revoking import revoke_certificate
+from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
 
 _BATCH = 500
 
@@ -42,6 +42,15 @@ class LapseService:
             tx.save_device(replace(device, state=state))
         if device.state is DeviceState.PENDING:
             tx.count_device(device.group, -1)
-        revoke_certificate(
-            tx, device, certificate, RevocationReason.NEVER_CONFIRMED, self._clock.now()
+        now = self._clock.now()
+        revoke_certificate(tx, device, certificate, RevocationReason.NEVER_CONFIRMED, now)
+        tx.save_lock_out(
+            LockOut(
+                id=f"lapse-{certificate.serial}",
+                device_id=device.id,
+                act=DeviceInput.LAPSE,
+                serials=(certificate.serial,),
+                requested_at=now,
+                crl_wanted=tx.counter(FLEET_CRL_WANTED),
+            )
         )

@@ -1,50 +1,186 @@
-"""Ending the connections of revoked certificates: a CRL is looked at in handshakes only."""
+"""Ending the connections of those who were put out: a CRL is looked at in handshakes only.
 
-from collections.abc import Sequence
+What is owed stands in the registry. A broker that is down, or a service that is killed, leaves it
+there, and the next run goes on with it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from broker.core.lifecycle import CertificateState
-from broker.ports import BrokerControl, ReadTransaction, Registry, Revocation
-from broker.protocol.names import CertificateSerial, DeviceId
+from broker.core.lifecycle import DeviceInput
+from broker.core.lock_out import is_due, is_over
+from broker.core.records import Event, EventKind, LockOut
+from broker.ports import BrokerControl, Clock, ReadTransaction, Registry, WriteTransaction
+from broker.protocol.names import DeviceId
+
+BATCH = 200
+"""Lock-outs that are carried out together; the next batch's CRL isn't kept waiting for longer."""
+_AT_ONCE = 8
+_KICKS_A_PASS = 250
+"""So that a mass revocation takes a part of a broker's time, and not all of it."""
+_OPEN_AT_MOST = 100_000
 
 
-class LockOut:
-    """Ends what connections revoked certificates may have left, each once in the service's life.
+@dataclass
+class _Watched:
+    """A lock-out since this service knows of it, in monotonic seconds."""
 
-    A service that was killed half-way does it again: a device that is a member by another
-    certificate is left alone, because its newer connection has taken the older one's place.
-    """
+    since_s: float
+    done_s: float
 
-    def __init__(self, registry: Registry, control: BrokerControl) -> None:
+
+class LockOuts:
+    """Carries lock-outs out, and watches for as long as a broker may let the device in again."""
+
+    def __init__(self, registry: Registry, control: BrokerControl, clock: Clock) -> None:
         self._registry = registry
         self._control = control
-        self._ended: set[CertificateSerial] = set()
+        self._clock = clock
+        self._watched: dict[str, _Watched] = {}
+        self._suspects: deque[DeviceId] = deque()
 
-    async def enforce(self, revoked: Sequence[Revocation]) -> None:
-        """Returns when no certificate in `revoked`, which the CRL in force holds, is connected.
+    async def carry_out(self, waiting: Sequence[LockOut], in_force_at: datetime) -> None:
+        """Ends the connections of all in `waiting`, and keeps when that was.
+
+        Args:
+            waiting: lock-outs that the CRL in force covers.
+            in_force_at: since when it has been in force.
 
         Raises:
-            Exception: what the broker raised; calling again goes on where it stopped.
+            Exception: what the broker raised; they stay waiting.
         """
-        self._ended &= {line.serial for line in revoked}
-        fresh = [line for line in revoked if line.serial not in self._ended]
-        if not fresh:
+        put_out = [each.device_id for each in waiting if each.act is not DeviceInput.RESUME]
+        ended = await self._disconnect(put_out)
+        await self._registry.write(lambda tx: _keep(tx, waiting, in_force_at, ended))
+
+    def suspect(self, names: Iterable[DeviceId]) -> None:
+        """Has `watch` throw off those of `names` that have no live certificate: a broker may have
+        gone without its CRL for a while."""
+        self._suspects.extend(names)
+
+    async def watch(self) -> None:
+        """Repeats what is due; to be called once a second.
+
+        Raises:
+            Exception: what the broker raised; calling again goes on.
+        """
+        now_s = self._clock.monotonic()
+        waiting = await self._registry.read(lambda tx: tx.open_lock_outs(_OPEN_AT_MOST))
+        carried_out = [each for each in waiting if each.disconnected_at is not None]
+        self._remember(carried_out, now_s)
+        # Longest ago first, so that each has its turn.
+        carried_out.sort(key=lambda each: self._watched[each.id].done_s)
+        await self._repeat(carried_out[:_KICKS_A_PASS], now_s)
+        await self._look_at_suspects()
+
+    def _remember(self, carried_out: Sequence[LockOut], now_s: float) -> None:
+        known = self._watched
+        # A restart watches from its own start on: calendar time may have been set meanwhile.
+        self._watched = {
+            each.id: known.get(each.id) or _Watched(now_s, now_s) for each in carried_out
+        }
+
+    async def _repeat(self, lock_outs: Sequence[LockOut], now_s: float) -> None:
+        if not lock_outs:
             return
-        names = list({line.device_id for line in fresh if line.device_id is not None})
-        confirmed = await self._registry.read(lambda tx: _last_confirmed(tx, names))
-        for line in sorted(fresh, key=lambda line: line.revoked_at, reverse=True):
-            name = line.device_id
-            taken_over = name in confirmed and confirmed[name] >= line.revoked_at
-            if name is not None and not taken_over:
+        live = await self._live([each.device_id for each in lock_outs])
+        due = []
+        for each in lock_outs:
+            watched = self._watched[each.id]
+            watched_s, rested_s = now_s - watched.since_s, now_s - watched.done_s
+            if is_due(each.act, watched_s, rested_s, each.device_id in live):
+                due.append(each)
+        await self._disconnect([each.device_id for each in due])
+        for each in due:
+            self._watched[each.id].done_s = now_s
+        over = [each for each in lock_outs if is_over(now_s - self._watched[each.id].since_s)]
+        if over:
+            now = self._clock.now()
+            await self._registry.write(lambda tx: _end(tx, over, now))
+
+    async def _look_at_suspects(self) -> None:
+        some = [self._suspects[n] for n in range(min(len(self._suspects), _KICKS_A_PASS))]
+        if not some:
+            return
+        live = await self._live(some)
+        await self._disconnect([name for name in some if name not in live])
+        for _ in some:
+            self._suspects.popleft()
+
+    async def _live(self, names: Sequence[DeviceId]) -> set[DeviceId]:
+        now = self._clock.now()
+        return await self._registry.read(lambda tx: _with_live_certificate(tx, names, now))
+
+    async def _disconnect(self, names: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
+        """Ends their connections, a few at once; when each had ended."""
+        left = deque(dict.fromkeys(names))
+        ended: dict[DeviceId, datetime] = {}
+
+        async def work() -> None:
+            while left:
+                name = left.popleft()
                 await self._control.disconnect(name)
-            self._ended.add(line.serial)
+                ended[name] = self._clock.now()
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(_AT_ONCE, len(left))):
+                    tasks.create_task(work())
+        except ExceptionGroup as failures:
+            # The broker is down for all of them; one says so as well as eight.
+            raise failures.exceptions[0] from failures
+        return ended
 
 
-def _last_confirmed(tx: ReadTransaction, names: Sequence[DeviceId]) -> dict[DeviceId, datetime]:
-    """When each device proved the certificate that it is a member by; no entry without one."""
-    return {
-        certificate.device_id: certificate.confirmed_at
-        for certificate in tx.certificates_of(names)
-        if certificate.state is not CertificateState.REVOKED
-        and certificate.confirmed_at is not None
-    }
+def _with_live_certificate(
+    tx: ReadTransaction, names: Sequence[DeviceId], now: datetime
+) -> set[DeviceId]:
+    return {each.device_id for each in tx.certificates_of(names) if each.is_live(now)}
+
+
+def _keep(
+    tx: WriteTransaction,
+    waiting: Sequence[LockOut],
+    in_force_at: datetime,
+    ended: dict[DeviceId, datetime],
+) -> None:
+    for each in waiting:
+        fresh = tx.lock_out(each.id)
+        if fresh is None or fresh.ended_at is not None:
+            continue
+        crl_at = max(in_force_at, fresh.requested_at)
+        gone_at = ended.get(fresh.device_id)
+        done = replace(fresh, crl_at=crl_at, disconnected_at=gone_at)
+        if fresh.act is DeviceInput.RESUME:
+            done = replace(done, ended_at=crl_at)
+        tx.save_lock_out(done)
+        tx.add_event(_event(done))
+
+
+def _end(tx: WriteTransaction, over: Sequence[LockOut], now: datetime) -> None:
+    for each in over:
+        fresh = tx.lock_out(each.id)
+        if fresh is not None and fresh.ended_at is None:
+            tx.save_lock_out(replace(fresh, ended_at=now))
+
+
+def _event(done: LockOut) -> Event:
+    at = done.disconnected_at or done.crl_at or done.requested_at
+    crl_ms = milliseconds(done, done.crl_at)
+    detail = f"{done.act}: CRL in force after {crl_ms} ms"
+    if done.disconnected_at is not None:
+        detail += f", disconnected after {milliseconds(done, done.disconnected_at)} ms"
+    kind = EventKind.DEVICE_LOCKED_OUT
+    if done.act is DeviceInput.RESUME:
+        kind = EventKind.DEVICE_LET_IN
+    return Event(at, kind, device_id=done.device_id, detail=detail)
+
+
+def milliseconds(lock_out: LockOut, moment: datetime | None) -> int | None:
+    """How long after it was asked for that was; none when it hasn't been yet."""
+    if moment is None:
+        return None
+    return max(0, round((moment - lock_out.requested_at).total_seconds() * 1000))

@@ -4,6 +4,8 @@ Mosquitto 2.0 carries on without any CRL when it is told to read a damaged one, 
 expired one locks out everybody. So nothing is put in place, or signalled, that wasn't read first.
 """
 
+import asyncio
+import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,46 @@ from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.files import read_file, replace_public
 
 _CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\s*", re.DOTALL)
+
+
+class WatchedCrlFile:
+    """A CRL file that is looked after; meets `broker.ports.WatchedCrlFile`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pem: bytes | None = None
+        self._looked_at: os.stat_result | None = None
+
+    async def swap(self, pem: bytes, now: datetime) -> None:
+        """As the function `swap`; it doesn't block."""
+        self._pem = self._looked_at = None
+        await asyncio.to_thread(swap, self._path, pem, now)
+        self._pem = pem
+
+    async def is_intact(self) -> bool:
+        """Whether the file is what was put there last. Cheap enough for several times a second: it
+        is read only when its metadata have changed."""
+        return await asyncio.to_thread(self._is_intact)
+
+    def _is_intact(self) -> bool:
+        try:
+            found = self._path.stat()
+            if _is_same(found, self._looked_at):
+                return True
+            is_ours = self._path.read_bytes() == self._pem
+        except OSError:
+            return False
+        self._looked_at = found if is_ours else None
+        return is_ours
+
+
+def _is_same(found: os.stat_result, known: os.stat_result | None) -> bool:
+    """Whether nothing was written meanwhile: a write changes ctime, which can't be set back."""
+    if known is None:
+        return False
+    return (found.st_ino, found.st_dev, found.st_size, found.st_ctime_ns) == (
+        *(known.st_ino, known.st_dev, known.st_size, known.st_ctime_ns),
+    )
 
 
 def swap(path: Path, pem: bytes, not_before_now: datetime) -> None:

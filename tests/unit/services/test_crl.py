@@ -7,6 +7,7 @@ from cryptography import x509
 
 from broker.core.records import EventKind, Reprovision
 from broker.services.crl import ClaimCrl, FleetCrl
+from broker.services.lock_out import LockOuts
 from tests.support.desk import CONFIRM_WITHIN, Desk, authority
 from tests.support.records import a_group
 
@@ -21,6 +22,7 @@ class Place:
         self.swap_fails = False
         self.apply_fails = False
         self.disconnect_fails = False
+        self.is_damaged = False
         self.ended: list[str] = []
 
     async def swap(self, pem: bytes, now: datetime) -> None:
@@ -28,6 +30,7 @@ class Place:
             raise OSError("the disk is full")
         self.swaps += 1
         self.pem = pem
+        self.is_damaged = False
 
     async def apply_crl(self) -> None:
         if self.apply_fails:
@@ -39,6 +42,9 @@ class Place:
             raise ConnectionError("the broker is down")
         self.ended.append(name)
         return 1
+
+    async def is_intact(self) -> bool:
+        return not self.is_damaged
 
     @property
     def in_force(self) -> x509.CertificateRevocationList:
@@ -60,7 +66,8 @@ def place() -> Place:
 
 
 def fleet_crl(desk: Desk, place: Place) -> FleetCrl:
-    return FleetCrl(desk.registry, authority(), place, place, desk.clock)
+    lock_outs = LockOuts(desk.registry, place, desk.clock)
+    return FleetCrl(desk.registry, authority(), place, place, desk.clock, lock_outs)
 
 
 async def lapsed(desk: Desk, serial: str) -> str:
