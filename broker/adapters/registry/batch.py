@@ -81,7 +81,11 @@ def open_transaction(
             failure = error
         if failure is None:
             raise
-        raise DatabaseFailure(failure, begun=session is not None) from error
+        broken = DatabaseFailure(failure, begun=session is not None)
+        if broken.lost:
+            # What lost one connection has lost those that rest in the pool as well.
+            engine.dispose()
+        raise broken from error
 
 
 class BatchRunner:

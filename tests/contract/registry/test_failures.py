@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from broker.adapters.registry.engine import SQLITE_SETTINGS
 from broker.adapters.registry.errors import translated
 from broker.adapters.registry.migrate import migrate
 from broker.core.records import Event, EventKind
-from broker.ports import DeviceFilter, EventFilter, RegistryError, WriteTransaction
+from broker.ports import DeviceFilter, EventFilter, ReadTransaction, RegistryError, WriteTransaction
 from tests.support.postgres import PostgresCluster
 from tests.support.records import NOW
 from tests.support.registries import add_batch, add_member, held_writer
@@ -102,6 +103,24 @@ async def test_a_server_that_restarts_is_found_again(cluster: PostgresCluster) -
         assert await registry.write(lambda tx: tx.raise_counter("n")) == 1
         await asyncio.to_thread(cluster.restart)
         assert await registry.read(lambda tx: tx.counter("n")) == 1
+
+
+async def test_no_reader_keeps_a_connection_of_before_the_restart(
+    cluster: PostgresCluster,
+) -> None:
+    url = cluster.new_database()
+    await asyncio.to_thread(migrate, url)
+    together = threading.Barrier(4)
+
+    def wait_for_the_others(tx: ReadTransaction) -> int:
+        together.wait(10)
+        return tx.counter("n")
+
+    async with SqlRegistry(url) as registry:
+        assert await asyncio.gather(*(registry.read(wait_for_the_others) for _ in range(4)))
+        await asyncio.to_thread(cluster.restart)
+        for _ in range(8):
+            assert await registry.read(lambda tx: tx.counter("n")) == 0
 
 
 async def test_a_server_that_is_away_is_named(cluster: PostgresCluster) -> None:

@@ -92,6 +92,14 @@ async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
     check(url)
 
 
+async def test_an_older_schema_is_refused_until_it_is_migrated(url: str) -> None:
+    set_revision(url, "0001")
+    with pytest.raises(RegistryError, match="older than this release") as refused:
+        await SqlRegistry(url).start()
+    assert refused.value.code == "schema_older"
+    assert "migrate" in refused.value.remedy
+
+
 def test_a_database_without_a_schema_is_refused(empty_url: str, kind: str) -> None:
     if kind == "sqlite":
         Path(empty_url.removeprefix("sqlite:///")).touch(mode=0o600)
