@@ -7,12 +7,16 @@ from typing import Annotated
 import typer
 
 from broker.core.durations import parse_duration
+from broker.core.lifecycle import DeviceInput
+from broker.core.records import Device
+from broker.entry.cli.device_acts import TIMEOUT_S, How, TimeoutOption, carry_out
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
-from broker.entry.cli.views import claim_json, claim_state, shown_time
+from broker.entry.cli.views import claim_json, claim_state, device_json, shown_time
 from broker.installation import Installation, SecretFile
-from broker.ports import Registry
-from broker.services import claim_certificates
+from broker.ports import DeviceFilter, Registry
+from broker.protocol.names import DeviceId
+from broker.services import claim_certificates, device_acts
 from broker.services.claim_certificates import ClaimUse, Wanted
 from broker.services.group_file import MAX_LIFETIME
 from broker.services.problems import Problem, ProblemCode
@@ -78,17 +82,65 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 def revoke(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Whose devices may claim no more.")],
+    revoke_devices: Annotated[
+        bool, typer.Option("--revoke-devices", help="And every device that claimed with it.")
+    ] = False,
     dry_run: DryRunOption = False,
+    timeout: TimeoutOption = TIMEOUT_S,
 ) -> None:
-    """Take a claim certificate back; devices that have claimed already stay."""
+    """Take a claim certificate back; devices that have claimed already stay, unless you say so."""
     installation = common(context).installation()
     if dry_run:
         use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
-        _announce(use)
+        _announce(use, stay=not revoke_devices)
+    else:
+        number = with_registry(installation, lambda registry: _revoke(installation, registry, name))
+        say(f"{name} is revoked.")
+        note(f"CRL number {number} is in place; a running service applies it within a second.")
+    if revoke_devices:
+        reason = f"claim certificate {name} was revoked"
+        wanted = device_acts.Wanted(DeviceInput.REVOKE, reason)
+        how = How(dry_run=dry_run, timeout_s=timeout)
+        carry_out(installation, lambda registry: _claimed(registry, name), wanted, how)
+
+
+@commands.command("show")
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The claim certificate.")],
+    as_json: JsonOption = False,
+) -> None:
+    """One claim certificate, and every device that claimed with it."""
+    installation = common(context).installation()
+    use, devices = with_registry(installation, lambda registry: _one(registry, name))
+    now = installation.clock.now()
+    if as_json:
+        shown = [device_json(device) for device in devices]
+        emit(claim_json(use.claim, use.group, now) | {"devices": shown})
         return
-    number = with_registry(installation, lambda registry: _revoke(installation, registry, name))
-    say(f"{name} is revoked.")
-    note(f"CRL number {number} is in place; a running service applies it within a second.")
+    fields = {
+        "state": claim_state(use.claim, now),
+        "group": use.group or "-",
+        "claims": f"{use.claim.claims}/{use.claim.max_claims}",
+        "expires": shown_time(use.claim.not_after),
+        "revoked": shown_time(use.claim.revoked_at),
+    }
+    table(("field", "value"), list(fields.items()), title=f"claim certificate {name}")
+    rows = [(d.id, d.state.value, d.serial, shown_time(d.activated_at)) for d in devices]
+    table(("device", "state", "serial", "active since"), rows, title="claimed with it")
+    note(f"{len(devices):,} devices. What was refused: 'muster events --claim {name}'.")
+    note(f"If it leaked: 'muster claim-cert revoke {name}', with --revoke-devices if need be.")
+
+
+async def _one(registry: Registry, name: str) -> tuple[ClaimUse, list[Device]]:
+    use = await claim_certificates.find(registry, name)
+    wanted = DeviceFilter(claim_name=use.claim.name)
+    return use, await device_acts.found(registry, wanted)
+
+
+async def _claimed(registry: Registry, name: str) -> list[DeviceId]:
+    _, devices = await _one(registry, name)
+    return [device.id for device in devices]
 
 
 async def _revoke(installation: Installation, registry: Registry, name: str) -> int:
@@ -114,15 +166,16 @@ def _half_done(name: str, error: Exception) -> Problem:
     )
 
 
-def _announce(use: ClaimUse) -> None:
+def _announce(use: ClaimUse, *, stay: bool) -> None:
     claim = use.claim
     if claim.revoked_at is not None:
         say(f"{claim.name} was revoked at {shown_time(claim.revoked_at)}; its CRL is signed anew.")
         return
     left = max(0, claim.max_claims - claim.claims)
     say(f"{claim.name} (group {use.group or '-'}) would be revoked, with {left:,} claims unused.")
-    say(f"The {claim.claims:,} devices that claimed with it stay members.")
-    say("Nothing was changed.")
+    if stay:
+        say(f"The {claim.claims:,} devices that claimed with it stay members.")
+        say("Nothing was changed.")
 
 
 def _lifetime(text: str) -> timedelta:

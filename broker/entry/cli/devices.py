@@ -8,14 +8,16 @@ import typer
 
 from broker.core.lifecycle import DeviceState
 from broker.core.records import Certificate, Device
+from broker.entry.cli import device_acts
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.views import certificate_json, device_json, shown_time
 from broker.ports import DeviceFilter, ReadTransaction, Registry
-from broker.protocol.names import DeviceId, GroupName
-from broker.services.problems import Problem, ProblemCode
+from broker.protocol.names import ClaimName, DeviceId, GroupName
+from broker.services.device_acts import unknown_device
 
 commands = typer.Typer(help="Devices, their certificates and their states.", no_args_is_help=True)
+device_acts.add_to(commands)
 
 _PAGE: Final = 1000
 
@@ -25,10 +27,18 @@ def list_(
     context: typer.Context,
     state: Annotated[DeviceState | None, typer.Option(help="Only these.")] = None,
     group: Annotated[str | None, typer.Option(help="Only of this group.")] = None,
+    claim: Annotated[
+        str | None, typer.Option(help="Only those that claimed with this claim certificate.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """All devices, by name."""
-    wanted = DeviceFilter(state, GroupName(group) if group else None, limit=_PAGE)
+    wanted = DeviceFilter(
+        state,
+        GroupName(group) if group else None,
+        ClaimName(claim) if claim else None,
+        limit=_PAGE,
+    )
     with_registry(common(context).installation(), lambda registry: _list(registry, wanted, as_json))
 
 
@@ -94,11 +104,7 @@ async def _one(registry: Registry, device_id: str) -> tuple[Device, list[Certifi
     def work(view: ReadTransaction) -> tuple[Device, list[Certificate]]:
         device = view.device(DeviceId(device_id))
         if device is None:
-            raise Problem(
-                ProblemCode.DEVICE_UNKNOWN,
-                f"There is no device {device_id!r}.",
-                "See 'muster devices list'; by serial number, 'muster events --serial'.",
-            )
+            raise unknown_device(device_id)
         return device, view.certificates_of([device.id])
 
     return await registry.read(work)
@@ -120,7 +126,7 @@ def _show_certificates(certificates: list[Certificate]) -> None:
     rows = [
         (
             certificate.serial,
-            certificate.state.value,
+            "held" if certificate.held_at else certificate.state.value,
             certificate.claim_name or "-",
             shown_time(certificate.not_before),
             shown_time(certificate.not_after),

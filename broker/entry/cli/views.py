@@ -6,8 +6,17 @@ Times are RFC 3339 in UTC, durations as in a group file, and what isn't there is
 from datetime import datetime
 
 from broker.core.durations import format_duration
-from broker.core.records import Certificate, ClaimCertificate, Device, EnrollmentGroup, Event
+from broker.core.records import (
+    Certificate,
+    ClaimCertificate,
+    Device,
+    EnrollmentGroup,
+    Event,
+    LockOut,
+)
 from broker.protocol.names import GroupName
+from broker.services.device_acts import Acted
+from broker.services.lock_out import milliseconds
 
 Json = dict[str, object]
 
@@ -79,6 +88,34 @@ def certificate_json(certificate: Certificate) -> Json:
         "confirmed_at": certificate.confirmed_at,
         "revoked_at": certificate.revoked_at,
         "revoked_for": certificate.revoked_for,
+        "held_at": certificate.held_at,
+    }
+
+
+def acted_json(acted: Acted) -> Json:
+    """What became of an act on one device, and how far a broker is with it."""
+    lock_out = acted.lock_out
+    return {
+        "device_id": acted.device_id,
+        "effect": acted.effect,
+        "before": acted.before,
+        "after": acted.after,
+        "certificates": acted.certificates,
+        "lock_out": None if lock_out is None else lock_out_json(lock_out),
+    }
+
+
+def lock_out_json(lock_out: LockOut) -> Json:
+    """What the fleet's broker owes to an act, in milliseconds since it was asked for."""
+    return {
+        "id": lock_out.id,
+        "act": lock_out.act,
+        "reason": lock_out.reason,
+        "requested_at": lock_out.requested_at,
+        "crl_ms": milliseconds(lock_out, lock_out.crl_at),
+        "disconnected_ms": milliseconds(lock_out, lock_out.disconnected_at),
+        "complete": lock_out.is_complete,
+        "ended_at": lock_out.ended_at,
     }
 
 
