@@ -70,12 +70,11 @@ class ServiceTask:
 class ServiceProcess:
     """`muster up` as a process of its own, whose log goes on in one file over all its lives."""
 
-    def __init__(
-        self, home: MusterHome, log: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, home: MusterHome, log: Path) -> None:
+        self.environment: dict[str, str] = {}
+        """What its next lives have in theirs, besides the test's own."""
         self._home = home
         self._log = log
-        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -100,7 +99,7 @@ class ServiceProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env={**os.environ, **self.environment},
             )
 
     async def kill(self) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from broker.adapters.ca.home import MusterHome
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device, Event, EventKind
@@ -129,6 +131,13 @@ class Stack:
         """Those that aren't revoked."""
         found = await self.certificates_of(serial)
         return [c for c in found if c.state is not CertificateState.REVOKED]
+
+    def revoked_serials(self) -> set[int]:
+        """The serials in the fleet zone's CRL file."""
+        pem = self.home.crl_file(Zone.FLEET).read_bytes()
+        blocks = pem.split(b"-----BEGIN X509 CRL-----")[1:]
+        crls = [x509.load_pem_x509_crl(b"-----BEGIN X509 CRL-----" + block) for block in blocks]
+        return {line.serial_number for crl in crls for line in crl}
 
     async def is_active(self, serial: str) -> bool:
         """Whether this serial number is a confirmed member."""
