@@ -1,11 +1,10 @@
 """What all measurements of one run share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.bench.devices import Device
-from tests.bench.measuring import Cost
 from tests.support.installation import BATCH, Installation, make_installation
 
 CLAIM: Final = BATCH
@@ -21,12 +20,11 @@ Those for each client stay: every device asks once."""
 
 @dataclass
 class Bench:
-    """One run: its folder, its options, and figures that later measurements compare with."""
+    """One run: its folder and its options."""
 
     folder: Path
     step_ca: Path | None = None
     """The step-ca program to compare with."""
-    costs: dict[str, Cost] = field(default_factory=dict)
 
     def place(self, name: str) -> Path:
         """A new folder of this run."""

@@ -29,8 +29,6 @@ _WARM_UP: Final = 20
 _CONCURRENT: Final = 32
 _TO_HOLD: Final = 0.85
 _LIMITS: Final[dict[str, str | float]] = {"claims_per_second": 1e6, "claims_burst": 1_000_000}
-SERVICE: Final = "service process on Mosquitto"
-"""The name of this cost among a run's."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,6 @@ async def measure(bench: Bench) -> list[Row]:
             say(f"end to end on Mosquitto, round {number} of {_ROUNDS}")
             served.append(await _with_service(stack, place, _DEVICES))
             noop.append(await _with_noop(stack, place, number))
-    bench.costs[SERVICE] = sorted((each.cost for each in served), key=lambda c: c.cpu_ms)[
-        len(served) // 2
-    ]
     return [
         _ratio(served, noop),
         _ratio_by_cpu(served, noop),

@@ -26,32 +26,34 @@ _TO_HOLD: Final = 3.0
 _BOUND: Final = ">= 3x certificates per CPU-second"
 _FOR_S: Final = 6.0
 _REQUESTS: Final = 6_000
-_DATABASES: Final = ("badgerv2", "bbolt")
+_DEFAULT: Final = "badgerv2"
+"""The database that its own set-up chooses."""
+_OTHER: Final = "bbolt"
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """With each of its embedded databases; the better one is compared with."""
+    """With each of its embedded databases, and the service in between; the better one counts."""
     if bench.step_ca is None:
         return [not_measured(_WHAT, "no step-ca binary given (--with-step-ca PATH)", _BOUND)]
+    costs = {_DEFAULT: await _cost(bench, bench.step_ca, _DEFAULT)}
     own = await sqlite_cost(bench)
-    rows, costs = [], []
-    for database in _DATABASES:
-        say(f"step-ca with {database}, {CONCURRENT} concurrent")
-        cost = await _cost(bench, bench.step_ca, database)
-        costs.append(cost)
-        ratio = own.per_cpu_second / cost.per_cpu_second
-        figure = (
-            f"{cost.per_cpu_second:,.0f} certificates/CPU-s, {cost.per_second:,.0f}/s: {ratio:.1f}x"
-        )
-        values = {"per_cpu_s": cost.per_cpu_second, "per_s": cost.per_second}
-        rows.append(Row(f"- of these, step-ca with {database}", figure, values=values))
-    best = max(cost.per_cpu_second for cost in costs)
+    costs[_OTHER] = await _cost(bench, bench.step_ca, _OTHER)
+    best = max(cost.per_cpu_second for cost in costs.values())
     ratio = own.per_cpu_second / best
     figure = f"{own.per_cpu_second:,.0f} claims/CPU-s against {best:,.0f}: {ratio:.1f}x"
+    rows = [_row(database, cost, own) for database, cost in costs.items()]
     return [at_least(_WHAT, figure, ratio, _TO_HOLD, _BOUND), *rows]
 
 
+def _row(database: str, theirs: Cost, own: Cost) -> Row:
+    ratio = own.per_cpu_second / theirs.per_cpu_second
+    rates = f"{theirs.per_cpu_second:,.0f} certificates/CPU-s, {theirs.per_second:,.0f}/s"
+    values = {"per_cpu_s": theirs.per_cpu_second, "per_s": theirs.per_second, "ratio": ratio}
+    return Row(f"- of these, step-ca with {database}", f"{rates}: {ratio:.1f}x", values=values)
+
+
 async def _cost(bench: Bench, program: Path, database: str) -> Cost:
+    say(f"step-ca with {database}, {CONCURRENT} concurrent")
     place = bench.place(f"step-ca-{database}")
     provisioner, port = Provisioner(), free_port()
     configuration = await asyncio.to_thread(_configure, place, port, provisioner, database)
