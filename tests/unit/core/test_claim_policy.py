@@ -12,7 +12,7 @@ from broker.core.claim_policy import AskedClaim, ClaimContext, Issue, Repeat, de
 from broker.core.csr import VerifiedCsr
 from broker.core.keys import KeyType
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState, next_device_state
-from broker.core.records import Reprovision, Serials
+from broker.core.records import Reprovision, RevocationReason, Serials
 from broker.protocol.codes import Code, Refused, public
 from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
 from tests.support.csrs import private_key
@@ -332,6 +332,41 @@ def test_a_key_whose_certificate_was_revoked_doesn_t_get_it_back(policy: Reprovi
         group=a_group(reprovision=policy),
     )
     assert code(context, asks()) is Code.SERIAL_TAKEN
+
+
+@pytest.mark.parametrize("state", [DeviceState.REGISTERED, *HOLDING])
+@pytest.mark.parametrize("policy", Reprovision)
+def test_a_key_that_an_operator_revoked_never_comes_back(
+    state: DeviceState, policy: Reprovision
+) -> None:
+    barred = a_certificate(state=CertificateState.REVOKED, revoked_for=RevocationReason.OPERATOR)
+    context = knows(
+        device=a_device(state=state), key_certificate=barred, group=a_group(reprovision=policy)
+    )
+    assert code(context, asks()) is Code.KEY_IN_USE
+    fresh = replace(context, key_certificate=None, device=a_device(state=DeviceState.REGISTERED))
+    assert isinstance(decide(fresh, asks(key=OTHER_KEY)), Issue)
+
+
+@pytest.mark.parametrize(
+    ("reason", "granted"),
+    [
+        (None, True),
+        (RevocationReason.NEVER_CONFIRMED, True),
+        (RevocationReason.REPLACED, False),
+        (RevocationReason.OPERATOR, False),
+        (RevocationReason.RETIRED, False),
+    ],
+)
+def test_a_reclaimed_device_begins_anew_unless_its_claim_merely_lapsed(
+    reason: RevocationReason | None, granted: bool
+) -> None:
+    old = a_certificate(state=CertificateState.REVOKED, revoked_for=reason)
+    context = knows(device=a_device(state=DeviceState.REGISTERED), key_certificate=old)
+    if granted:
+        assert isinstance(decide(context, asks()), Issue)
+    else:
+        assert code(context, asks()) is Code.KEY_IN_USE
 
 
 def test_a_superseded_certificate_isn_t_given_out_again() -> None:

@@ -82,3 +82,10 @@ def test_a_repeated_confirmation_replaces_nothing() -> None:
     newer = a_certificate(serial=CertificateSerial("e1"))
     device = a_device(state=DeviceState.ROTATING)
     assert decide_confirm(device, proven, (proven, newer), NOW) == AlreadyActive()
+
+
+def test_a_suspended_device_is_told_that_it_is_blocked_and_keeps_its_certificate() -> None:
+    """An answer that said "revoked" would have the device throw away what it may use again."""
+    held = a_certificate(state=CertificateState.ACTIVE, held_at=NOW)
+    assert code(a_device(state=DeviceState.SUSPENDED), held) is Code.DEVICE_BLOCKED
+    assert code(a_device(state=DeviceState.ACTIVE), held) is Code.CERTIFICATE_REVOKED

@@ -1,10 +1,12 @@
 """What records say of themselves."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from broker.core.lifecycle import CertificateState
+from broker.core.lifecycle import CertificateState, DeviceInput
+from broker.core.records import LockOut
+from broker.protocol.names import CertificateSerial, DeviceId
 from tests.support.records import NOW, a_certificate
 
 
@@ -19,3 +21,35 @@ def test_a_certificate_is_live_unless_it_was_revoked(state: CertificateState) ->
 )
 def test_a_certificate_is_live_until_it_expires(left: timedelta, is_live: bool) -> None:
     assert a_certificate(not_after=NOW + left).is_live(NOW) is is_live
+
+
+@pytest.mark.parametrize("state", CertificateState)
+def test_a_certificate_that_is_held_isn_t_live(state: CertificateState) -> None:
+    assert not a_certificate(state=state, held_at=NOW).is_live(NOW)
+
+
+@pytest.mark.parametrize(
+    ("act", "crl_at", "disconnected_at", "is_complete"),
+    [
+        (DeviceInput.REVOKE, None, None, False),
+        (DeviceInput.REVOKE, NOW, None, False),
+        (DeviceInput.REVOKE, None, NOW, False),
+        (DeviceInput.REVOKE, NOW, NOW, True),
+        (DeviceInput.RESUME, None, None, False),
+        (DeviceInput.RESUME, NOW, None, True),
+    ],
+)
+def test_a_lock_out_is_complete_when_the_broker_refuses_and_nobody_is_left(
+    act: DeviceInput, crl_at: datetime | None, disconnected_at: datetime | None, is_complete: bool
+) -> None:
+    lock_out = LockOut(
+        id="l1",
+        device_id=DeviceId("lamp-A1"),
+        act=act,
+        serials=(CertificateSerial("d1"),),
+        requested_at=NOW,
+        crl_wanted=1,
+        crl_at=crl_at,
+        disconnected_at=disconnected_at,
+    )
+    assert lock_out.is_complete is is_complete
