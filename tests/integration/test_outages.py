@@ -19,7 +19,7 @@ from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
 from tests.support.claimant import Claimant, claimant, enroll_request
 from tests.support.postgres import PostgresCluster, postgres_cluster
-from tests.support.stack import Plan, Stack, running_stack
+from tests.support.stack import STUBBORN, Plan, Stack, running_stack
 from tests.support.waiting import eventually
 
 
@@ -73,7 +73,7 @@ async def test_devices_claim_by_themselves_when_the_database_is_back(
     await asyncio.to_thread(mortal_postgres.stop)
     async with asyncio.TaskGroup() as tasks:
         for serial in serials:
-            tasks.create_task(stack.claim_device(serial, tmp_path / serial))
+            tasks.create_task(stack.claim_device(serial, tmp_path / serial, STUBBORN))
         # Not before the service has met the failure.
         async with claimant(stack, "witness") as asking:
             assert isinstance(await asking.enroll(enroll_request("S0")), Rejected)
@@ -153,8 +153,8 @@ async def test_a_broker_that_restarts(tmp_path: Path) -> None:
         await stack.claim_device("A1", tmp_path / "A1")
         for zone in Zone:
             await stack.brokers[zone].restart()
-        await stack.claim_device("A1", tmp_path / "A1")
-        await stack.claim_device("B2", tmp_path / "B2")
+        await stack.claim_device("A1", tmp_path / "A1", STUBBORN)
+        await stack.claim_device("B2", tmp_path / "B2", STUBBORN)
         assert len(await stack.certificates()) == 2
 
 

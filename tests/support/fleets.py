@@ -3,17 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from broker.core.lifecycle import CertificateState, DeviceState
 from device_client import keystore
 from device_client.identity import Identity
-from tests.support.device_agents import QUICK
-from tests.support.stack import Stack
-
-STUBBORN = replace(QUICK, answers_s=(0.5,) * 20, connect_s=5.0)
-"""Asks twice a second: a service that is being started answers at its first moment."""
+from tests.support.stack import STUBBORN, Stack
 
 
 class Fleet:

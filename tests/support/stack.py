@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ from tests.support.ports import free_port
 from tests.support.service import Service, ServiceProcess, ServiceTask
 
 CLAIM_S: Final = 60.0
+STUBBORN: Final = replace(QUICK, answers_s=(0.5,) * 20)
+"""For devices whose requests get lost: a service that comes back is asked at its first moment."""
 
 
 @dataclass(frozen=True)
