@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +181,23 @@ async def test_a_client_that_does_not_read(pki: Pki) -> None:
         assert broker.connections == 1, "the service is well"
 
 
+async def test_a_client_that_reads_nothing_for_too_long(pki: Pki) -> None:
+    """Even when what waits for it is within the bounds."""
+    limits = replace(HASTY, max_outgoing=1024**3, idle_max_s=60)
+    async with (
+        running(pki, Zone.FLEET, limits) as broker,
+        mqtt(pki, broker, pki.service(Zone.FLEET), "muster-service-fleet") as service,
+        raw(pki, broker, pki.device(Zone.FLEET, "dev-1")) as device,
+    ):
+        assert await device.connect("dev-1", keep_alive=0) == 0
+        await device.send(SubscribePacket.build([(f"{DEVICE}/#", 0)], 1).to_bytes())
+        await device.packet()
+        device.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(20):
+            await service.publish(f"{DEVICE}/x/accepted", bytes(1_000_000), qos=1)
+        await eventually(lambda: broker.endings.get(Ending.STALLED, 0) == 1)
+
+
 async def test_much_that_is_retained_comes_no_faster_than_it_is_read(pki: Pki) -> None:
     """A client that reads isn't taken for one that doesn't, however much there is for it."""
     limits = BrokerLimits(max_outgoing=64 * 1024)
@@ -191,7 +208,7 @@ async def test_much_that_is_retained_comes_no_faster_than_it_is_read(pki: Pki) -
     ):
         for number in range(30):
             topic = f"muster/v1/fleet/part-{number}"
-            await service.publish(topic, bytes(100_000), qos=1, retain=True)
+            await service.publish(topic, bytes(900_000), qos=1, retain=True)
         assert await device.connect("dev-1") == 0
         await device.send(SubscribePacket.build([("muster/v1/fleet/#", 0)], 1).to_bytes())
         await device.packet()
@@ -243,22 +260,39 @@ async def test_subscriptions_are_bounded(pki: Pki) -> None:
         assert codes == [0, 0, 0, 0x80, 0x80]
 
 
+def _unchanged(measure: Callable[[], int]) -> Callable[[], bool]:
+    """Becomes true when the measure has been the same for a while."""
+    seen: list[int] = []
+
+    def is_unchanged() -> bool:
+        seen.append(measure())
+        return len(seen) > 20 and len(set(seen[-20:])) == 1
+
+    return is_unchanged
+
+
 async def test_a_flood_is_slowed_and_arrives_whole(pki: Pki) -> None:
-    """What a client sends faster than it can be passed on waits on its side, not in the broker."""
-    limits = BrokerLimits(max_outgoing_service=64 * 1024)
-    count = 3000
+    """What is sent faster than the service reads waits on the sender's side, not in the broker."""
+    limits = BrokerLimits(max_outgoing_service=1024 * 1024)
+    count = 300
     async with (
         running(pki, Zone.FLEET, limits) as broker,
-        mqtt(pki, broker, pki.service(Zone.FLEET), "muster-service-fleet") as service,
+        raw(pki, broker, pki.service(Zone.FLEET)) as service,
         raw(pki, broker, pki.device(Zone.FLEET, "dev-1")) as device,
     ):
-        await service.subscribe("muster/v1/#", qos=0)
+        assert await service.connect("muster-service-fleet") == 0
+        await service.send(SubscribePacket.build([("muster/v1/#", 0)], 1).to_bytes())
+        await service.packet()
+        service.writer.transport.pause_reading()  # type: ignore[attr-defined]
         assert await device.connect("dev-1") == 0
-        sending = asyncio.create_task(device.send(_publish(f"{DEVICE}/x", size=500) * count))
-        messages = aiter(service.messages)
+        sending = asyncio.create_task(device.send(_publish(f"{DEVICE}/x", size=100_000) * count))
+        await eventually(broker._running().services_lag)
+        await eventually(_unchanged(device.writer.transport.get_write_buffer_size))
+        service.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(count):
-            await asyncio.wait_for(anext(messages), 10)
+            assert type(await service.packet()).__name__ == "PublishPacket"
         await sending
+        assert not broker.endings
 
 
 async def test_one_name_has_only_so_many_connections(pki: Pki) -> None:
