@@ -1,6 +1,7 @@
 """The device in the fleet: it stays, comes back, and ends when told."""
 
 import asyncio
+import dataclasses
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ from device_client import status
 from device_client.agent import Agent
 from device_client.keystore import Keystore
 from device_client.status import Activity, Membership
-from tests.support.device_agents import device
+from tests.support.device_agents import QUICK, device
 from tests.support.fake_service import FakeFleet, fake_fleet
 from tests.support.waiting import eventually
 
@@ -29,10 +30,14 @@ async def fleet(tmp_path: Path) -> AsyncIterator[FakeFleet]:
         yield world
 
 
+# After a restart of its broker, the service misses what is asked before it's back.
+REPEATING = dataclasses.replace(QUICK, answers_s=(1.0,) * 30)
+
+
 @asynccontextmanager
 async def running(state: Path, fleet: FakeFleet) -> AsyncIterator[tuple[Agent, Keystore]]:
     """An agent that runs until the end of the block."""
-    with device(state, fleet.bundle()) as (agent, store):
+    with device(state, fleet.bundle(), timing=REPEATING) as (agent, store):
         task = asyncio.create_task(agent.run())
         try:
             yield agent, store
@@ -49,7 +54,7 @@ def online(state: Path) -> bool:
 async def test_it_claims_and_stays(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: online(state), within=30)
         report = status.report(state)
     assert report.membership is Membership.CONFIRMED
     assert report.device_id == "device-A1"
@@ -60,24 +65,24 @@ async def test_it_claims_and_stays(fleet: FakeFleet, tmp_path: Path) -> None:
 async def test_it_comes_back_and_confirms_again(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=20)
-        confirmed = len(fleet.service.confirms)
+        await eventually(lambda: online(state), within=30)
+        enrolled, confirmed = len(fleet.service.enrolls), len(fleet.service.confirms)
         await fleet.fleet.restart()
-        await eventually(lambda: len(fleet.service.confirms) > confirmed, within=20)
-        await eventually(lambda: online(state), within=20)
-    assert len(fleet.service.enrolls) == 1
+        await eventually(lambda: len(fleet.service.confirms) > confirmed, within=30)
+        await eventually(lambda: online(state), within=30)
+    assert len(fleet.service.enrolls) == enrolled
 
 
 async def test_the_claim_broker_may_come_up_later(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     await fleet.claim.stop()
     async with running(state, fleet):
-        await eventually(lambda: status.report(state).last_error is not None, within=20)
+        await eventually(lambda: status.report(state).last_error is not None, within=30)
         error = status.report(state).last_error
         assert error is not None
         assert error.code == "unreachable"
         await fleet.claim.restart()
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: online(state), within=30)
 
 
 async def test_what_is_final_for_claim_is_asked_again_by_run(
@@ -86,22 +91,23 @@ async def test_what_is_final_for_claim_is_asked_again_by_run(
     state = tmp_path / "state"
     fleet.service.enroll_script.extend([Refused(Code.CLAIM_EXHAUSTED)] * 2)
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=20)
-    assert len(fleet.service.enrolls) == 3
+        await eventually(lambda: online(state), within=30)
+    assert len(fleet.service.enrolls) >= 3
     assert len(fleet.service.keys_seen()) == 1
 
 
 async def test_a_revoked_device_asks_the_claim_zone_again(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet) as (_, store):
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: online(state), within=30)
         revoked = store.current()
         assert revoked is not None
+        enrolled = len(fleet.service.enrolls)
         fleet.service.forget_certificates()
         await fleet.revoke(revoked.chain_file.read_text(), revoked.device_id)
         await fleet.fleet.control.disconnect(revoked.device_id)
-        await eventually(lambda: len(fleet.service.enrolls) == 2, within=20)
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: len(fleet.service.enrolls) > enrolled, within=30)
+        await eventually(lambda: online(state), within=30)
         again = store.current()
     assert again is not None
     assert again.certificate_sha256 != revoked.certificate_sha256
@@ -121,7 +127,7 @@ async def test_a_full_disk_is_waited_out_with_the_same_key(
     monkeypatch.setattr(os, "fsync", fsync)
     state = tmp_path / "state"
     async with running(state, fleet) as (_, store):
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: online(state), within=30)
         identity = store.current()
     assert len(fleet.service.enrolls) > 1
     assert len(fleet.service.keys_seen()) == 1
@@ -176,7 +182,7 @@ async def test_the_command_runs_without_arguments_after_a_kill(
     await first.wait()
     (tmp_path / "bundle.json").unlink()
     second = await asyncio.create_subprocess_exec(*command("run", "--state", state))
-    await eventually(lambda: len(fleet.service.confirms) == 2, within=30)
+    await eventually(lambda: len(fleet.service.confirms) >= 2, within=30)
     await eventually(lambda: online(state), within=30)
     second.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(second.wait(), 10) == 0
@@ -186,7 +192,7 @@ async def test_the_command_runs_without_arguments_after_a_kill(
 async def test_two_agents_do_not_share_a_state(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=20)
+        await eventually(lambda: online(state), within=30)
         second = await finished("run", "--state", state)
     assert second.returncode == 5
     assert "state_locked" in second.stderr

@@ -42,7 +42,7 @@ async def test_a_claim_broker_of_another_installation(fleet: FakeFleet, tmp_path
         device(tmp_path / "state", bundle) as (agent, _),
         pytest.raises(ServerNotTrusted, match="claim broker"),
     ):
-        await agent.claim(30)
+        await agent.claim(60)
     assert fleet.service.enrolls == []
 
 
@@ -57,7 +57,7 @@ async def test_a_fleet_broker_of_another_installation(fleet: FakeFleet, tmp_path
         device(tmp_path / "state", fleet.bundle()) as (agent, _),
         pytest.raises(ServerNotTrusted, match="fleet broker"),
     ):
-        await agent.claim(30)
+        await agent.claim(60)
     assert fleet.service.confirms == []
 
 
@@ -105,7 +105,7 @@ async def test_a_claim_broker_by_another_name(tmp_path: Path) -> None:
             device(tmp_path / "state", server.bundle("127.0.0.1", port)) as (agent, _),
             pytest.raises(ServerNotTrusted, match="mismatch"),
         ):
-            await agent.claim(30)
+            await agent.claim(60)
     assert server.met == 0
 
 
@@ -116,7 +116,7 @@ async def test_a_claim_broker_with_an_expired_certificate(tmp_path: Path) -> Non
             device(tmp_path / "state", server.bundle("localhost", port)) as (agent, _),
             pytest.raises(ServerNotTrusted, match="expired"),
         ):
-            await agent.claim(30)
+            await agent.claim(60)
     assert server.met == 0
 
 
@@ -127,7 +127,7 @@ async def test_hanging_up_before_connack_is_a_refusal(tmp_path: Path) -> None:
             device(tmp_path / "state", server.bundle("localhost", port)) as (agent, _),
             pytest.raises(CertificateRefused),
         ):
-            await agent.claim(30)
+            await agent.claim(60)
     assert server.met == TRIES_BEFORE_DOUBT
 
 
@@ -140,7 +140,7 @@ async def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
             device(tmp_path / "state", bundle, timing=timing) as (agent, _),
             pytest.raises(Unreachable, match="says nothing"),
         ):
-            await agent.claim(30, wait=False)
+            await agent.claim(60, wait=False)
 
 
 async def test_a_server_that_does_not_shake_hands_is_given_up(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_a_server_that_does_not_shake_hands_is_given_up(tmp_path: Path) ->
             device(tmp_path / "state", bundle, timing=timing) as (agent, _),
             pytest.raises(Unreachable),
         ):
-            await agent.claim(30, wait=False)
+            await agent.claim(60, wait=False)
 
 
 @pytest.mark.parametrize("host", ["localhost", "no-such-host.invalid", "a" * 70 + ".example"])
@@ -161,7 +161,7 @@ async def test_no_server_at_all(tmp_path: Path, host: str) -> None:
         device(tmp_path / "state", bundle) as (agent, _),
         pytest.raises(Unreachable, match=host),
     ):
-        await agent.claim(30, wait=False)
+        await agent.claim(60, wait=False)
 
 
 async def test_the_claim_broker_refuses_a_claim_certificate_of_another_authority(
@@ -173,5 +173,5 @@ async def test_the_claim_broker_refuses_a_claim_certificate_of_another_authority
         device(tmp_path / "state", bundle) as (agent, _),
         pytest.raises(CertificateRefused, match="claim broker"),
     ):
-        await agent.claim(30)
+        await agent.claim(60)
     assert fleet.service.enrolls == []
