@@ -106,14 +106,15 @@ class FleetCrl:
         number = await self._registry.write(lambda tx: tx.raise_counter(CRL_NUMBER))
         pem = await asyncio.to_thread(self._authority.sign_crl, revoked, number, now)
         await self._file.swap(pem, now)
+        if is_damaged or self._signed_at is None:
+            # Nobody knows what the broker was told to read while nobody looked.
+            names = dict.fromkeys(line.device_id for line in revoked)
+            self._lock_outs.suspect(name for name in names if name is not None)
         self._written = wanted
         self._signed_at = self._clock.monotonic()
         kind = EventKind.CRL_REPAIRED if is_damaged else EventKind.CRL_PUBLISHED
         event = Event(self._clock.now(), kind, detail=f"number {number}, {len(revoked)} lines")
         await self._registry.write(lambda tx: tx.add_event(event))
-        if is_damaged:
-            names = dict.fromkeys(line.device_id for line in revoked)
-            self._lock_outs.suspect(name for name in names if name is not None)
 
 
 def _wanted_and_waiting(tx: ReadTransaction) -> tuple[int, list[LockOut]]:

@@ -21,6 +21,7 @@ BATCH = 200
 _AT_ONCE = 8
 _KICKS_A_PASS = 250
 """So that a mass revocation takes a part of a broker's time, and not all of it."""
+_SUSPECTS_A_PASS = 100
 _OPEN_AT_MOST = 100_000
 
 
@@ -102,7 +103,7 @@ class LockOuts:
             await self._registry.write(lambda tx: _end(tx, over, now))
 
     async def _look_at_suspects(self) -> None:
-        some = [self._suspects[n] for n in range(min(len(self._suspects), _KICKS_A_PASS))]
+        some = [self._suspects[n] for n in range(min(len(self._suspects), _SUSPECTS_A_PASS))]
         if not some:
             return
         live = await self._live(some)

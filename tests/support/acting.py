@@ -5,12 +5,14 @@ import itertools
 import os
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from broker.adapters.clock import SystemClock
 from broker.app import open_registry
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import LockOut
+from broker.ports import WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.protocol.zones import Zone
 from broker.services import device_acts
@@ -51,6 +53,17 @@ async def is_complete(stack: Stack, device_id: str) -> bool:
     """Whether the broker owes nothing to the last act on the device."""
     found = await lock_outs(stack, device_id)
     return bool(found) and found[-1].is_complete
+
+
+async def end_watch(stack: Stack, device_id: str) -> None:
+    """As if the time were over in which its lock-outs are repeated."""
+
+    def work(tx: WriteTransaction) -> None:
+        for each in tx.lock_outs_of(DeviceId(device_id)):
+            tx.save_lock_out(replace(each, ended_at=each.requested_at))
+
+    async with open_registry(stack.home, stack.installation.settings) as registry:
+        await registry.write(work)
 
 
 def as_client(stack: Stack, identity: Identity) -> Client:
