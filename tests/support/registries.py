@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
-from broker.ports import Registry, WriteTransaction
+from broker.ports import DeviceFilter, Registry, WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId, SerialNumber
 from broker.protocol.zones import Zone
 from tests.support.records import (
@@ -84,6 +84,17 @@ def add_member(tx: WriteTransaction, number: int) -> None:
     tx.count_device(a_group().name, 1)
     tx.add_event(an_event(device_id=f"lamp-{number}"))
     tx.add_reply(a_reply(id=str(number)))
+
+
+async def members(registry: Registry) -> list[DeviceId]:
+    """The ids of all devices, in their order."""
+    devices = await registry.read(lambda tx: tx.devices(DeviceFilter()))
+    return [device.id for device in devices]
+
+
+def member_ids(*numbers: int) -> list[DeviceId]:
+    """The ids that `add_member` gives these numbers, as `members` orders them."""
+    return sorted(device_number(number).id for number in numbers)
 
 
 @asynccontextmanager

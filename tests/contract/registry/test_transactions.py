@@ -4,20 +4,19 @@ import asyncio
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.records import Enrollment
 from broker.ports import (
-    DeviceFilter,
     ReadTransaction,
     RegistryConflict,
     RegistryError,
     WriteTransaction,
 )
-from broker.protocol.names import DeviceId, GroupName, SerialNumber
+from broker.protocol.names import GroupName, SerialNumber
 from tests.support.records import NOW, a_device, a_group
 from tests.support.registries import (
     add_batch,
@@ -25,6 +24,8 @@ from tests.support.registries import (
     certificate_number,
     device_number,
     held_writer,
+    member_ids,
+    members,
 )
 from tests.support.waiting import eventually
 
@@ -66,15 +67,6 @@ def hides_a_broken_rule(tx: WriteTransaction) -> None:
     nobody = Enrollment(GroupName("nobody"), SerialNumber("A1"), NOW)
     with pytest.raises(RegistryConflict):
         tx.add_enrollments([nobody])
-
-
-async def members(registry: SqlRegistry) -> list[DeviceId]:
-    devices = await registry.read(lambda tx: tx.devices(DeviceFilter()))
-    return [device.id for device in devices]
-
-
-def member_ids(*numbers: int) -> list[DeviceId]:
-    return sorted(device_number(number).id for number in numbers)
 
 
 async def test_a_work_that_fails_leaves_nothing(registry: SqlRegistry) -> None:
@@ -307,92 +299,6 @@ async def test_a_registry_that_is_not_open_says_so(url: str) -> None:
         await registry.stop()
     async with registry:
         assert await registry.write(lambda tx: tx.raise_counter("n")) == 1
-
-
-async def test_reading_goes_on_while_something_is_written(registry: SqlRegistry) -> None:
-    await registry.write(add_batch)
-    gate, written = threading.Event(), threading.Event()
-
-    def slow(tx: WriteTransaction) -> None:
-        add_member(tx, 1)
-        tx.devices(DeviceFilter())  # sends what waits to the database
-        written.set()
-        assert gate.wait(10)
-
-    writing = asyncio.create_task(registry.write(slow))
-    await eventually(written.is_set)
-    async with asyncio.timeout(5):
-        assert await members(registry) == []
-    gate.set()
-    await writing
-    assert await members(registry) == member_ids(1)
-
-
-async def test_a_reading_work_sees_one_moment(registry: SqlRegistry) -> None:
-    await registry.write(add_batch)
-    gate, looked = threading.Event(), threading.Event()
-
-    def look_twice(tx: ReadTransaction) -> list[int]:
-        first = len(tx.devices(DeviceFilter()))
-        looked.set()
-        assert gate.wait(10)
-        return [first, len(tx.devices(DeviceFilter()))]
-
-    reading = asyncio.create_task(registry.read(look_twice))
-    await eventually(looked.is_set)
-    await registry.write(lambda tx: add_member(tx, 1))
-    gate.set()
-    assert await reading == [0, 0]
-
-
-async def test_reading_cannot_write(registry: SqlRegistry) -> None:
-    def work(tx: ReadTransaction) -> None:
-        cast(WriteTransaction, tx).raise_counter("n")
-
-    with pytest.raises(RegistryError):
-        await registry.read(work)
-    assert await registry.read(lambda tx: tx.counter("n")) == 0
-
-
-async def test_a_reader_s_own_error_reaches_it(registry: SqlRegistry) -> None:
-    def work(tx: ReadTransaction) -> None:
-        raise Fault
-
-    with pytest.raises(Fault):
-        await registry.read(work)
-
-
-async def test_many_readers_share_few_connections(registry: SqlRegistry) -> None:
-    await registry.write(add_batch)
-    await registry.write(lambda tx: add_member(tx, 1))
-    found = await asyncio.gather(*(members(registry) for _ in range(50)))
-    assert found == [member_ids(1)] * 50
-
-
-async def test_a_reader_that_was_given_up_frees_its_place(url: str) -> None:
-    gate, reached = threading.Event(), threading.Event()
-
-    def hold(tx: ReadTransaction) -> None:
-        reached.set()
-        assert gate.wait(10)
-
-    async with SqlRegistry(url, max_waiting=1) as registry:
-        reading = asyncio.create_task(registry.read(hold))
-        await eventually(reached.is_set)
-        with pytest.raises(RegistryError) as refused:
-            await registry.read(lambda tx: tx.counter("n"))
-        assert refused.value.code == "registry_busy"
-        reading.cancel()
-        await asyncio.wait([reading])
-        gate.set()
-
-        async def is_free() -> bool:
-            try:
-                return await registry.read(lambda tx: tx.counter("n")) == 0
-            except RegistryError:
-                return False
-
-        await eventually(is_free)
 
 
 async def test_what_was_written_is_there_after_a_restart(url: str) -> None:
