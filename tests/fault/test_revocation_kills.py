@@ -1,0 +1,106 @@
+"""Kill -9 of the service at every step by which a device is put out, or let in again.
+
+In the end it is as the operator said: on the broker, in the registry, and for its live connection.
+"""
+
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from broker.core.lifecycle import DeviceInput
+from broker.protocol.zones import Zone
+from broker.settings import BrokerKind
+from tests.fault.dying_revocation import KEPT
+from tests.fault.dying_service import CRL_STEPS
+from tests.support.acting import act, is_admitted, is_complete, joined, lock_outs
+from tests.support.peers import peer
+from tests.support.postgres import PostgresCluster
+from tests.support.stack import Plan, Stack, prepared_stack
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STEPS: Final = (*CRL_STEPS, *KEPT)
+_numbers = itertools.count(1)
+
+
+@pytest_asyncio.fixture(
+    params=["embedded-sqlite", "mosquitto-sqlite", "mosquitto-postgresql"],
+    scope="module",
+    loop_scope="module",
+)
+async def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """One installation for all steps; it runs between them."""
+    kind, _, database = request.param.partition("-")
+    url = "sqlite:///registry.db"
+    if database == "postgresql":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        url = cluster.new_database()
+    plan = Plan(BrokerKind(kind), url, in_process=False)
+    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
+        await prepared.installation.standard([])
+        await prepared.start_service()
+        yield prepared
+        await prepared.kill_service()
+
+
+async def dies(stack: Stack, step: str) -> None:
+    """Starts the service, which then dies of itself at `step`."""
+    await stack.process.launch("-m", "tests.fault.dying_revocation", f"{step}:1")
+    ended = await stack.process.ended(within=30)
+    assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
+
+
+def serials() -> list[str]:
+    return [f"K{next(_numbers)}", f"K{next(_numbers)}"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_revocation_is_completed(stack: Stack, step: str, tmp_path: Path) -> None:
+    revoked, neighbour = await joined(stack, tmp_path, *serials())
+    await stack.kill_service()
+    (acted,) = await act(stack, DeviceInput.REVOKE, revoked.name, within_s=0)
+    assert acted.lock_out is not None
+    assert not acted.lock_out.is_complete
+    await dies(stack, step)
+    await stack.start_service()
+    await eventually(lambda: is_complete(stack, revoked.name), within=15)
+    assert not await is_admitted(stack, revoked)
+    assert await is_admitted(stack, neighbour)
+    # One act, one lock-out, however often it was begun.
+    assert len(await lock_outs(stack, revoked.name)) == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_live_connection_ends_with_the_next_life_at_the_latest(
+    stack: Stack, step: str, tmp_path: Path
+) -> None:
+    """An embedded broker's connections end with its service; Mosquitto's live on."""
+    revoked, _ = await joined(stack, tmp_path, *serials())
+    async with peer(stack.ports[Zone.FLEET], revoked) as connection:
+        await stack.kill_service()
+        await act(stack, DeviceInput.REVOKE, revoked.name, within_s=0)
+        await dies(stack, step)
+        await stack.start_service()
+        await connection.ended(within=15)
+    await eventually(lambda: is_complete(stack, revoked.name), within=15)
+
+
+@pytest.mark.parametrize("step", [s for s in STEPS if not s.startswith("lock-out")])
+async def test_a_suspension_is_lifted_all_the_same(stack: Stack, step: str, tmp_path: Path) -> None:
+    held, _ = await joined(stack, tmp_path, *serials())
+    await act(stack, DeviceInput.SUSPEND, held.name)
+    assert not await is_admitted(stack, held)
+    await stack.kill_service()
+    await act(stack, DeviceInput.RESUME, held.name, within_s=0)
+    await dies(stack, step)
+    await stack.start_service()
+    await eventually(lambda: is_complete(stack, held.name), within=15)
+    assert await is_admitted(stack, held)
