@@ -99,3 +99,10 @@ def test_one_kind_is_logged_at_most_once_in_a_window(gaps: list[float]) -> None:
         if repeats.is_first("k", now):
             logged.append(now)
     assert all(later - earlier >= WINDOW_S for earlier, later in pairwise(logged))
+
+
+def test_a_kind_that_goes_on_doesn_t_hold_up_those_that_have_ended() -> None:
+    repeats: Repeats[str] = Repeats(WINDOW_S)
+    for key, now in [("goes on", 0.0), ("ended", 30.0), ("ended", 31.0), ("goes on", 65.0)]:
+        repeats.is_first(key, now)
+    assert list(repeats.closed(95.0)) == [("ended", 1)]
