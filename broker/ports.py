@@ -145,8 +145,8 @@ class ReadTransaction(Protocol):
     def open_lock_outs(self, limit: int) -> list[LockOut]:
         """Those that haven't ended, oldest first."""
 
-    def pending_replies(self, limit: int) -> list[Reply]:
-        """Replies in the outbox, oldest first."""
+    def pending_replies(self, limit: int, zone: Zone | None = None) -> list[Reply]:
+        """Replies in the outbox, of one zone or of both, oldest first."""
 
     def events(self, wanted: EventFilter) -> list[Event]: ...
     def counter(self, name: str) -> int:
@@ -260,6 +260,9 @@ class Telemetry(Protocol):
 
     def count(self, zone: Zone, operation: str, outcome: str) -> None:
         """One more request of `operation` that ended as `outcome`: `accepted`, or its code."""
+
+    def alarm(self, alarm: str, claim_name: str) -> None:
+        """One more alarm of this kind about a claim certificate."""
 
 
 class CrlFile(Protocol):

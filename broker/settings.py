@@ -1,7 +1,8 @@
 """The settings of one installation: `muster.toml` in its home, overruled by the environment.
 
-A variable is named `MUSTER_` and the path of the setting, as `MUSTER_CLAIM__PORT`. Relative paths are relative to the home. A setting that isn't known is an error, so that a typing
-mistake can't silently leave a default in force.
+A variable is named `MUSTER_` and the path of the setting, as `MUSTER_CLAIM__PORT`. Relative paths
+are relative to the home. A setting that isn't known is an error, so that a typing mistake can't
+silently leave a default in force.
 """
 
 from datetime import timedelta
@@ -66,10 +67,10 @@ class ZoneSettings(_Section):
     def _mosquitto_is_reachable(self) -> Self:
         if self.broker is BrokerKind.MOSQUITTO and not (self.pid_file and self.admin_socket):
             raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
-        if self.reload_socket and self.admin_socket:
-            # Else one zone's broker might be reloaded for the other's CRL.
-            if self.reload_socket.parent != self.admin_socket.parent:
-                raise ValueError("reload_socket and admin_socket are in one folder, their broker's")
+        # Else one zone's broker might be reloaded for the other's CRL.
+        sockets = [path.parent for path in (self.reload_socket, self.admin_socket) if path]
+        if len(set(sockets)) > 1:
+            raise ValueError("reload_socket and admin_socket are in one folder, their broker's")
         return self
 
 

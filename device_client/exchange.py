@@ -68,7 +68,7 @@ async def ask(
             log.warning("no answer on %s within %.0f s", question.topic, wait_s)
     raise NoAnswer(
         "The broker took the request, but the service didn't answer.",
-        "Check that 'muster serve' is running and connected to this broker.",
+        "Check that 'muster up' is running and connected to this broker.",
     )
 
 

@@ -45,6 +45,10 @@ class Repeats(Generic[KeyT]):
         self._windows.move_to_end(key)
         return True
 
+    def forget(self, key: KeyT) -> None:
+        """Takes back that the last happening was logged, when it couldn't be after all."""
+        self._windows.pop(key, None)
+
     def closed(self, now: float) -> Iterator[tuple[KeyT, int]]:
         """Takes out the windows that are over: each key with how many of it weren't logged."""
         while self._windows:
@@ -54,6 +58,11 @@ class Repeats(Generic[KeyT]):
             del self._windows[key]
             if window.unlogged:
                 yield key, window.unlogged
+
+    def take_overflowed(self) -> int:
+        """How many were neither logged nor counted by kind since this was asked last."""
+        taken, self.overflowed = self.overflowed, 0
+        return taken
 
     def __len__(self) -> int:
         return len(self._windows)

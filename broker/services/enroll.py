@@ -7,6 +7,7 @@ nothing asks again and gets the same certificate.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import ceil
 
 from broker.core.certificate_profile import Profile, validity
 from broker.core.claim_policy import AskedClaim, ClaimContext, Issue, Repeat, decide_claim
@@ -105,7 +106,7 @@ class EnrollService:
             raise Refused(
                 Code.NAME_TAKEN,
                 f"The name {issue.device_id!r} belongs to a device with another serial number.",
-                retry_after_s=int(self._confirm_within.total_seconds()),
+                retry_after_s=ceil(self._confirm_within.total_seconds()),
             )
         before = known.state if known else DeviceState.REGISTERED
         device = Device(

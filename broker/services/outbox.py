@@ -4,7 +4,6 @@ After a crash, or a broker that was away, what is still in it is published again
 an answer twice ignores the second.
 """
 
-import asyncio
 from collections import deque
 
 from broker.core.records import Reply
@@ -21,7 +20,6 @@ class Outbox:
         self._registry = registry
         self._publisher = publisher
         self._sent: deque[str] = deque()
-        self._has_sent = asyncio.Event()
 
     async def send(self, reply: Reply) -> None:
         """Publishes a reply that is committed.
@@ -31,7 +29,6 @@ class Outbox:
         """
         await self._publisher.publish(reply.zone, reply.topic, reply.payload)
         self._sent.append(reply.id)
-        self._has_sent.set()
 
     async def resend(self, zone: Zone) -> int:
         """Publishes what an earlier life of the service, or of the broker, left behind.
@@ -40,11 +37,7 @@ class Outbox:
             PublishError: the broker is gone again; the rest stays.
         """
         await self.clear_sent()
-        waiting = [
-            reply
-            for reply in await self._registry.read(lambda tx: tx.pending_replies(_PAGE))
-            if reply.zone is zone
-        ]
+        waiting = await self._registry.read(lambda tx: tx.pending_replies(_PAGE, zone))
         for reply in waiting:
             await self.send(reply)
         return len(waiting)
@@ -59,11 +52,3 @@ class Outbox:
         except BaseException:
             self._sent.extendleft(reversed(ids))
             raise
-
-    async def keep_clear(self, pause_s: float) -> None:
-        """Clears sent replies for as long as it runs, at most once every `pause_s` seconds."""
-        while True:
-            await self._has_sent.wait()
-            self._has_sent.clear()
-            await asyncio.sleep(pause_s)
-            await self.clear_sent()

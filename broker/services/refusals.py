@@ -1,5 +1,6 @@
 """Refusals: each leaves an audit event with its exact reason, and a flood of them only a few."""
 
+from collections import deque
 from dataclasses import dataclass
 
 from broker.core.records import Event, EventKind
@@ -15,7 +16,7 @@ _COARSE = {Code.RATE_LIMITED, Code.BUSY, Code.ORIGIN_INVALID}
 
 @dataclass(frozen=True)
 class _Kind:
-    code: Code
+    code: Code | None
     device_id: str | None = None
     claim_name: str | None = None
     client_id: str | None = None
@@ -29,6 +30,7 @@ class RefusalLog:
         self._registry = registry
         self._clock = clock
         self._repeats: Repeats[_Kind] = Repeats(_WINDOW_S)
+        self._unwritten: deque[Event] = deque()
 
     async def record(self, refused: Refused, origin: Origin | None, serial: str | None) -> bool:
         """Leaves an event, unless the same was refused a moment ago; whether it left one.
@@ -39,13 +41,26 @@ class RefusalLog:
         kind = _kind(refused.code, origin, serial)
         if not self._repeats.is_first(kind, self._clock.monotonic()):
             return False
-        await self._write(self._event(kind, refused.detail or None, 1))
+        try:
+            await self._write(self._event(kind, refused.detail or None, 1))
+        except BaseException:
+            self._repeats.forget(kind)
+            raise
         return True
 
     async def flush(self) -> None:
-        """Writes how often each refusal was repeated in the windows that are over."""
+        """Writes how often each refusal was repeated in the windows that are over.
+
+        Raises:
+            RegistryError: an event couldn't be written; the next flush tries again.
+        """
         for kind, count in self._repeats.closed(self._clock.monotonic()):
-            await self._write(self._event(kind, "the same again", count))
+            self._unwritten.append(self._event(kind, "the same again", count))
+        if overflowed := self._repeats.take_overflowed():
+            self._unwritten.append(self._event(_Kind(None), "more than are told apart", overflowed))
+        while self._unwritten:
+            await self._write(self._unwritten[0])
+            self._unwritten.popleft()
 
     async def _write(self, event: Event) -> None:
         await self._registry.write(lambda tx: tx.add_event(event))

@@ -17,6 +17,7 @@ _PENDING: Final = (
     .order_by(_T.c.position)
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
+_PENDING_IN_ZONE: Final = _PENDING.where(_T.c.zone == sa.bindparam("zone"))
 ADD: Final = (
     sa.insert(_T)
     .values({c.name: sa.bindparam(c.name) for c in _T.columns if c.name != "position"})
@@ -32,12 +33,14 @@ class Outbox(Part):
         super().__init__(session)
         self._replies_added = 0
 
-    def pending_replies(self, limit: int) -> list[Reply]:
+    def pending_replies(self, limit: int, zone: Zone | None = None) -> list[Reply]:
         self._session.flush()
+        wanted = {"at_most": limit} if zone is None else {"at_most": limit, "zone": zone.value}
+        statement = _PENDING if zone is None else _PENDING_IN_ZONE
         return [
-            Reply(reply_id, Zone(zone), topic, bytes(payload), loaded(created_at))
-            for reply_id, zone, topic, payload, created_at in self._session.rows(
-                _PENDING, {"at_most": limit}
+            Reply(reply_id, Zone(its_zone), topic, bytes(payload), loaded(created_at))
+            for reply_id, its_zone, topic, payload, created_at in self._session.rows(
+                statement, wanted
             )
         ]
 

@@ -124,8 +124,9 @@ class Router:
     async def _record(self, zone: Zone, topic: str, attempt: _Attempt, refused: Refused) -> None:
         try:
             is_first = await self._services.refusals.record(refused, attempt.origin, attempt.serial)
-        except RegistryError as error:
-            _log.error("refusal_not_recorded", code=error.code, remedy=error.remedy)
+        except Exception as error:
+            remedy = getattr(error, "remedy", None)
+            _log.error("refusal_not_recorded", error=str(error), remedy=remedy)
             is_first = True
         if is_first:
             _log.info(

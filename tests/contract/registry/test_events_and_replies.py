@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.core.records import Event, EventKind
+from broker.core.records import Event, EventKind, Reply
 from broker.ports import EventFilter, WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.zones import Zone
@@ -124,3 +124,16 @@ async def test_a_counter_rises_by_one(registry: SqlRegistry) -> None:
     assert await registry.write(lambda tx: tx.raise_counter("crl")) == 2
     assert await registry.write(lambda tx: tx.raise_counter("other")) == 1
     assert await registry.read(lambda tx: tx.counter("crl")) == 2
+
+
+async def test_replies_of_one_zone_are_found_behind_many_of_the_other(
+    registry: SqlRegistry,
+) -> None:
+    def work(tx: WriteTransaction) -> None:
+        for number in range(5):
+            tx.add_reply(Reply(f"c{number}", Zone.CLAIM, "t", b"", NOW))
+        tx.add_reply(Reply("f", Zone.FLEET, "t", b"", NOW))
+
+    await registry.write(work)
+    (found,) = await registry.read(lambda tx: tx.pending_replies(2, Zone.FLEET))
+    assert found.id == "f"

@@ -106,3 +106,16 @@ def test_a_kind_that_goes_on_doesn_t_hold_up_those_that_have_ended() -> None:
     for key, now in [("goes on", 0.0), ("ended", 30.0), ("ended", 31.0), ("goes on", 65.0)]:
         repeats.is_first(key, now)
     assert list(repeats.closed(95.0)) == [("ended", 1)]
+
+
+def test_what_could_not_be_logged_is_logged_the_next_time() -> None:
+    repeats: Repeats[str] = Repeats(60.0)
+    assert repeats.is_first("a", 0.0)
+    repeats.forget("a")
+    assert repeats.is_first("a", 1.0)
+
+
+def test_the_overflow_is_taken_once() -> None:
+    repeats: Repeats[int] = Repeats(60.0, max_keys=1)
+    assert [repeats.is_first(key, 0.0) for key in range(3)] == [True, False, False]
+    assert (repeats.take_overflowed(), repeats.take_overflowed()) == (2, 0)

@@ -92,3 +92,15 @@ async def test_the_registry_s_failure_is_the_caller_s(desk: Desk, log: RefusalLo
     await registry.stop()
     with pytest.raises(RegistryError):
         await log.record(Refused(Code.SERIAL_UNKNOWN), ORIGIN, "A1")
+
+
+async def test_what_could_not_be_written_is_written_the_next_time(
+    desk: Desk, log: RefusalLog
+) -> None:
+    registry: Any = desk.registry
+    refused = Refused(Code.SERIAL_UNKNOWN)
+    await registry.stop()
+    with pytest.raises(RegistryError):
+        await log.record(refused, ORIGIN, "A1")
+    await registry.start()
+    assert await log.record(refused, ORIGIN, "A1")
