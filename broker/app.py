@@ -26,6 +26,7 @@ from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.claim_alarms import ClaimAlarms
 from broker.services.confirm import ConfirmService
 from broker.services.crl import ClaimCrl, FleetCrl
 from broker.services.enroll import EnrollService, Welcome
@@ -129,6 +130,7 @@ class Muster:
             self._clock,
             lock_outs,
         )
+        alarms = ClaimAlarms(registry, self._clock, services.admission, self._telemetry)
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
         lapses = LapseService(registry, self._clock)
@@ -139,6 +141,7 @@ class Muster:
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
+            Chore("claim-alarms", 5.0, lambda: _give_alarms(alarms)),
         ]
         async with asyncio.TaskGroup() as tasks:
             work = [tasks.create_task(link.run()) for link in links.by_zone.values()]
@@ -232,6 +235,17 @@ class Muster:
             name=SERVICE_NAMES[zone],
             subscription=_REQUESTS[zone],
             concurrent=self._settings.limits.concurrent_requests,
+        )
+
+
+async def _give_alarms(alarms: ClaimAlarms) -> None:
+    for each in await alarms.look():
+        _log.warning(
+            "claim_certificate_alarm",
+            code=each.alarm,
+            claim_certificate=each.claim_name,
+            detail=each.detail,
+            remedy=f"see 'muster claim-cert show {each.claim_name}'; if it leaked, revoke it",
         )
 
 

@@ -261,6 +261,10 @@ class Telemetry(Protocol):
     def count(self, zone: Zone, operation: str, outcome: str) -> None:
         """One more request of `operation` that ended as `outcome`: `accepted`, or its code."""
 
+
+class AlarmTelemetry(Protocol):
+    """Counts alarms, for those who are woken by them."""
+
     def alarm(self, alarm: str, claim_name: str) -> None:
         """One more alarm of this kind about a claim certificate."""
 

@@ -17,6 +17,17 @@ class PrometheusTelemetry:
             registry=self.registry,
         )
 
+        self._alarms = Counter(
+            "muster_claim_alarms",
+            "Alarms about claim certificates: one may have leaked.",
+            ["alarm", "claim_certificate"],
+            registry=self.registry,
+        )
+
+    def alarm(self, alarm: str, claim_name: str) -> None:
+        """One more alarm; claim certificates are the operator's, and few."""
+        self._alarms.labels(alarm, claim_name).inc()
+
     def count(self, zone: Zone, operation: str, outcome: str) -> None:
         """One more request."""
         self._requests.labels(zone, operation, outcome).inc()

@@ -5,6 +5,7 @@ from math import ceil
 from broker.core.rate_limit import TokenBuckets
 from broker.ports import Clock
 from broker.protocol.codes import Code, Refused
+from broker.protocol.names import ClaimName
 from broker.protocol.topics import ClaimOrigin, Origin
 
 
@@ -17,6 +18,7 @@ class Admission:
         self._clock = clock
         self._per_certificate = per_certificate
         self._per_client = per_client
+        self._limited: set[ClaimName] = set()
 
     def admit(self, origin: Origin) -> None:
         """Counts one request.
@@ -33,6 +35,23 @@ class Admission:
         else:
             certificate = client = f"d/{origin.device_id}"
         # The client's own bucket first: one that hammers must not use up its batch's allowance.
-        wait = self._per_client.take(client, now) or self._per_certificate.take(certificate, now)
+        wait = self._per_client.take(client, now)
+        if not wait and (wait := self._per_certificate.take(certificate, now)):
+            self._note(origin)
         if wait:
             raise Refused(Code.RATE_LIMITED, retry_after_s=ceil(wait))
+
+    def take_limited(self) -> set[ClaimName]:
+        """The claim certificates that asked too often, all their clients together, since the last
+        call. One client that hammers is no reason to think that the certificate has leaked."""
+        taken, self._limited = self._limited, set()
+        return taken
+
+    def give_back(self, limited: set[ClaimName]) -> None:
+        """Undoes `take_limited`."""
+        self._limited |= limited
+
+    def _note(self, origin: Origin) -> None:
+        # Bounded by the buckets of certificates that a broker has admitted.
+        if isinstance(origin, ClaimOrigin):
+            self._limited.add(origin.claim_name)

@@ -92,6 +92,7 @@ class FleetCrl:
 
     async def _publish(self, wanted: int, is_damaged: bool) -> None:
         """`wanted` was read before the revocations are, so the CRL covers at least that much."""
+        self._in_force = None
         if is_damaged:
             self._written = None
         if self._written != wanted or self._is_stale():

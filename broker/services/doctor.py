@@ -6,13 +6,26 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from broker.core.records import ClaimCertificate, EnrollmentGroup, Reprovision, Serials
+from broker.core import claim_alarm
+from broker.core.claim_alarm import ClaimAlarm
+from broker.core.records import (
+    ClaimCertificate,
+    EnrollmentGroup,
+    Event,
+    EventKind,
+    LockOut,
+    Reprovision,
+    Serials,
+)
 from broker.ports import Clock, EventFilter, ReadTransaction, Registry, RegistryError
 
 CLAIM_MARGIN: Final = timedelta(days=14)
 """A claim certificate is flashed long before it's used: warn while there's time for a new one."""
 
 NEARLY_USED: Final = 0.9
+ALARM_SHOWN: Final = timedelta(days=1)
+LOCK_OUT_MARGIN: Final = timedelta(seconds=5)
+_WAITING_AT_MOST: Final = 10_000
 CLOCK_MARGIN: Final = timedelta(minutes=5)
 
 
@@ -43,6 +56,8 @@ class _Contents:
     claims: list[ClaimCertificate]
     groups: list[tuple[EnrollmentGroup, int]]
     newest_event: datetime | None
+    alarms: list[Event]
+    waiting: list[LockOut]
 
 
 async def examine_registry(registry: Registry, clock: Clock) -> list[Finding]:
@@ -54,6 +69,8 @@ async def examine_registry(registry: Registry, clock: Clock) -> list[Finding]:
     now = clock.now()
     findings = [Finding(Level.OK, "registry", "registry", "answers, and its schema is current")]
     findings += _examine_clock(contents.newest_event, now)
+    findings += _examine_alarms(contents.alarms, now)
+    findings += _examine_lock_outs(contents.waiting, now)
     for group, enrollments in contents.groups:
         findings += _examine_group(group, enrollments)
     listed = {name for group, _ in contents.groups for name in group.claim_certificates}
@@ -85,6 +102,8 @@ def _load(view: ReadTransaction) -> _Contents:
         view.claim_certificates(),
         [(group, view.count_enrollments(group.name)) for group in view.groups()],
         newest[0].at if newest else None,
+        view.events(EventFilter(kind=EventKind.CLAIM_CERTIFICATE_ALARM)),
+        view.waiting_lock_outs(_WAITING_AT_MOST),
     )
 
 
@@ -97,6 +116,35 @@ def _examine_clock(newest_event: datetime | None, now: datetime) -> Iterator[Fin
             f"This machine's clock says {now:%Y-%m-%d %H:%M}Z, but the registry holds an event of "
             f"{newest_event:%Y-%m-%d %H:%M}Z.",
             "Set the clock (NTP): certificates would be made for the wrong time.",
+        )
+
+
+def _examine_alarms(alarms: list[Event], now: datetime) -> Iterator[Finding]:
+    recent = {
+        event.claim_name: event
+        for event in reversed(alarms)
+        if event.code == ClaimAlarm.RATE_LIMITED and now - event.at < ALARM_SHOWN
+    }
+    for name, event in recent.items():
+        yield Finding(
+            Level.WARNING,
+            "claim_certificate",
+            name or "-",
+            f"Claims with it came faster than allowed, last at {event.at:%Y-%m-%d %H:%M}Z.",
+            f"See 'muster events --claim {name}'; if it leaked, 'muster claim-cert revoke {name}'.",
+        )
+
+
+def _examine_lock_outs(waiting: list[LockOut], now: datetime) -> Iterator[Finding]:
+    late = [each for each in waiting if now - each.requested_at > LOCK_OUT_MARGIN]
+    if late:
+        yield Finding(
+            Level.ERROR,
+            "lock_out",
+            "fleet broker",
+            f"{len(late):,} acts on devices aren't in force on it yet, the oldest since "
+            f"{late[0].requested_at:%Y-%m-%d %H:%M:%S}Z: {late[0].act} of {late[0].device_id}.",
+            "See that the service and the fleet's broker run; it is completed by itself then.",
         )
 
 
@@ -156,9 +204,10 @@ def _examine_claim(claim: ClaimCertificate, is_listed: bool, now: datetime) -> I
             "No group lists it, so it can't claim.",
             "Add it to claim_certificates in a group file, or revoke it.",
         )
-    if claim.claims >= NEARLY_USED * claim.max_claims:
+    if claim.claims >= claim_alarm.NEARLY_USED * claim.max_claims:
         word = "exhausted" if claim.claims >= claim.max_claims else "nearly exhausted"
-        yield find(Level.WARNING, f"It is {word}: {used}.", again)
+        leaked = f"Were all of them yours ('muster claim-cert show {claim.name}')? {again}"
+        yield find(Level.WARNING, f"It is {word}: {used}.", leaked)
     if claim.not_after - now < CLAIM_MARGIN:
         yield find(Level.WARNING, f"It expires at {claim.not_after:%Y-%m-%d %H:%M}Z.", again)
     else:

@@ -13,6 +13,7 @@ from tests.bench import (
     agent,
     end_to_end,
     fleet_size,
+    lock_out,
     machine,
     raw_rates,
     service_cost,
@@ -30,6 +31,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "end-to-end": end_to_end.measure,
     "embedded": end_to_end.measure_embedded,
     "agent": agent.measure,
+    "lock-out": lock_out.measure,
 }
 
 _QUIET: Final = 0.1

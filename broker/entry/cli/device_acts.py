@@ -19,9 +19,7 @@ from broker.services.act_progress import follow
 from broker.services.device_acts import MAX_REASON, Acted, Effect, Wanted
 from broker.services.lock_out import milliseconds
 
-IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", help="The devices' names.")
-]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The devices' names.")]
 GroupOption = Annotated[str | None, typer.Option(help="And all devices of this group.")]
 ReasonOption = Annotated[
     str | None, typer.Option(help="Why, in your words; it's kept in the audit log.")

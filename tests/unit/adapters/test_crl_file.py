@@ -1,5 +1,6 @@
 """The CRL file is only ever a good one."""
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.adapters.brokers.crl_file import check_file, swap
+from broker.adapters.brokers.crl_file import WatchedCrlFile, check_file, swap
 from broker.adapters.brokers.errors import BrokerControlError
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -80,3 +81,36 @@ def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(BrokerControlError) as missing:
         check_file(tmp_path / "fleet.pem", NOW)
     assert missing.value.code == "crl_unreadable"
+
+
+async def test_a_watched_file_is_intact_as_long_as_nobody_changed_it(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.pem"
+    watched = WatchedCrlFile(path)
+    assert not await watched.is_intact()
+    await watched.swap(crl(), NOW)
+    for _ in range(3):
+        assert await watched.is_intact()
+    path.write_bytes(path.read_bytes())
+    assert await watched.is_intact()
+    path.write_bytes(crl("B"))
+    assert not await watched.is_intact()
+    assert not await watched.is_intact()
+    path.unlink()
+    assert not await watched.is_intact()
+    await watched.swap(crl("C"), NOW)
+    assert await watched.is_intact()
+
+
+async def test_a_watched_file_whose_time_was_set_back_is_looked_at_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "fleet.pem"
+    watched = WatchedCrlFile(path)
+    await watched.swap(crl(), NOW)
+    assert await watched.is_intact()
+    before = path.stat()
+    changed = bytearray(path.read_bytes())
+    changed[100] ^= 1
+    path.write_bytes(bytes(changed))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not await watched.is_intact()

@@ -189,6 +189,28 @@ def test_a_key_that_another_device_ever_had_is_refused(state: CertificateState) 
     assert code(knows(key_certificate=others, device=mine), asks()) is Code.KEY_IN_USE
 
 
+@pytest.mark.parametrize("reason", RevocationReason)
+@pytest.mark.parametrize("state", [DeviceState.REGISTERED, *HOLDING])
+def test_an_operator_s_revocation_takes_the_key_along(
+    state: DeviceState, reason: RevocationReason
+) -> None:
+    """And who was reclaimed begins anew: of its keys, only those of lapsed claims still count."""
+    own = a_certificate(state=CertificateState.REVOKED, revoked_at=NOW, revoked_for=reason)
+    context = knows(
+        device=a_device(state=state),
+        key_certificate=own,
+        group=a_group(reprovision=Reprovision.REPLACE),
+    )
+    begins_anew = state is DeviceState.REGISTERED
+    barred = reason is RevocationReason.OPERATOR or (
+        begins_anew and reason is not RevocationReason.NEVER_CONFIRMED
+    )
+    if barred:
+        assert code(context, asks()) is Code.KEY_IN_USE
+    else:
+        assert isinstance(decide(context, asks()), Issue)
+
+
 @pytest.mark.parametrize("names", [set(), {""}, {"A1"}, {"lamp-A1"}, {"A1", "lamp-A1", ""}])
 def test_a_request_may_name_the_device_or_nothing(names: set[str]) -> None:
     assert isinstance(decide(EMPTY, asks(names=frozenset(names))), Issue)

@@ -148,6 +148,32 @@ async def test_a_revoked_device_s_connection_is_ended_once_and_only_when_the_crl
     assert place.ended == ["lamp-A1"]
 
 
+async def test_a_file_that_somebody_changed_is_signed_anew(desk: Desk, place: Place) -> None:
+    crl = fleet_crl(desk, place)
+    revoked = await lapsed(desk, "A1")
+    await crl.bring_up_to_date()
+    place.is_damaged = True
+    place.apply_fails = True
+    with pytest.raises(ConnectionError):
+        await crl.bring_up_to_date()
+    place.apply_fails = False
+    assert await crl.bring_up_to_date()
+    assert place.serials == {revoked}
+    assert not await crl.bring_up_to_date()
+    kinds = [event.kind for event in await desk.events()]
+    assert kinds.count(EventKind.CRL_REPAIRED) == 1
+
+
+async def test_a_clock_that_is_set_back_does_not_lock_the_fleet_out(
+    desk: Desk, place: Place
+) -> None:
+    crl = fleet_crl(desk, place)
+    await crl.bring_up_to_date()
+    desk.clock.at -= timedelta(hours=3)
+    await crl.bring_up_to_date()
+    assert place.in_force.last_update_utc <= desk.clock.now()
+
+
 async def test_a_member_by_a_newer_certificate_is_not_disconnected(
     desk: Desk, place: Place
 ) -> None:

@@ -107,7 +107,7 @@ async def test_a_group_and_a_claim_certificate_that_miss_each_other(registry: Re
     assert {finding.subject for finding in await troubles(registry)} == {"lamps", "b1"}
 
 
-@pytest.mark.parametrize(("claims", "words"), [(90, "nearly exhausted"), (100, "is exhausted")])
+@pytest.mark.parametrize(("claims", "words"), [(80, "nearly exhausted"), (100, "is exhausted")])
 async def test_a_claim_certificate_that_is_used_up(
     registry: Registry, claims: int, words: str
 ) -> None:

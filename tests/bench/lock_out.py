@@ -1,0 +1,109 @@
+"""Revocation: how long until a connected device is refused and disconnected."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from broker.adapters.clock import SystemClock
+from broker.app import open_registry
+from broker.core.lifecycle import DeviceInput
+from broker.ports import Registry
+from broker.protocol.names import DeviceId
+from broker.protocol.zones import Zone
+from broker.services import device_acts
+from broker.services.device_acts import Wanted
+from broker.settings import BrokerKind
+from tests.bench.bench import CLAIM, MANY, Bench
+from tests.bench.measuring import percentile, say
+from tests.bench.report import Row, at_most
+from tests.support.acting import joined
+from tests.support.certificates import Client
+from tests.support.knocking import Answer, knock
+from tests.support.peers import Peer, peer
+from tests.support.stack import Plan, Stack, running_stack
+
+_DEVICES: Final = 200
+_SINGLY: Final = 100
+_JOINING: Final = 16
+_TO_HOLD_MS: Final = 1000.0
+_GIVE_UP_S: Final = 20.0
+_LIMITS: Final[dict[str, str | float]] = {"claims_per_second": 1e6, "claims_burst": 1_000_000}
+
+Connected = tuple[Client, Peer]
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """On both brokers: some devices one after the other, the others in one act."""
+    rows = []
+    for kind in (BrokerKind.MOSQUITTO, BrokerKind.EMBEDDED):
+        say(f"lock-outs of {_DEVICES} connected devices, {kind}")
+        plan = Plan(brokers=kind, in_process=False, limits=_LIMITS)
+        place = bench.place(f"lock-out-{kind}")
+        async with running_stack(place, plan) as stack:
+            await stack.installation.add_claim_certificate(CLAIM, max_claims=MANY)
+            await stack.installation.save_group(quota=MANY)
+            rows += await _measure(stack, place, kind)
+    return rows
+
+
+async def _measure(stack: Stack, place: Path, kind: BrokerKind) -> list[Row]:
+    clients = await _join(stack, place)
+    async with (
+        AsyncExitStack() as connected,
+        open_registry(stack.home, stack.installation.settings) as registry,
+    ):
+        port = stack.ports[Zone.FLEET]
+        peers = [(c, await connected.enter_async_context(peer(port, c))) for c in clients]
+        singly = []
+        for each in peers[:_SINGLY]:
+            singly += await _revoke(stack, registry, [each])
+        at_once = await _revoke(stack, registry, peers[_SINGLY:])
+    what = f"revoked, disconnected and refused, {kind}"
+    return [
+        _row(f"{what}: {_DEVICES} connected devices", singly + at_once),
+        _row(f"- {len(singly)} of them one by one", singly),
+        _row(f"- {len(at_once)} of them in one act", at_once),
+    ]
+
+
+async def _join(stack: Stack, place: Path) -> list[Client]:
+    serials = [f"L{number:04d}" for number in range(_DEVICES)]
+    clients: list[Client] = []
+    for begin in range(0, _DEVICES, _JOINING):
+        some = serials[begin : begin + _JOINING]
+        joining = (joined(stack, place, serial) for serial in some)
+        for each in await asyncio.gather(*joining):
+            clients += each
+    return clients
+
+
+async def _revoke(stack: Stack, registry: Registry, peers: Sequence[Connected]) -> list[float]:
+    """Seconds for each, from the request until it's both disconnected and refused."""
+    devices = [(DeviceId(client.name), uuid.uuid4().hex) for client, _ in peers]
+    began = time.perf_counter()
+    wanted = Wanted(DeviceInput.REVOKE, "measured")
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(_out(stack, each, began)) for each in peers]
+        async for _ in device_acts.carry_out(registry, SystemClock(), devices, wanted):
+            pass
+    return [task.result() for task in waiting]
+
+
+async def _out(stack: Stack, connected: Connected, began: float) -> float:
+    client, connection = connected
+    await connection.ended(within=_GIVE_UP_S)
+    ended_s = time.perf_counter() - began
+    # The CRL comes first, so that the first knock after the end is refused already.
+    answer = await knock(stack.ports[Zone.FLEET], client)
+    assert answer is Answer.REFUSED, f"{client.name} was admitted after its revocation"
+    return ended_s
+
+
+def _row(what: str, seconds: Sequence[float]) -> Row:
+    p50, p99 = (1000 * percentile(list(seconds), part) for part in (0.5, 0.99))
+    figure = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+    return at_most(what, figure, p99, _TO_HOLD_MS, f"p99 <= {_TO_HOLD_MS:.0f} ms")
