@@ -51,7 +51,7 @@ def _memory(starts: list[_Start]) -> Row:
     resident = max(start.resident_mb for start in starts)
     return at_most(
         "device agent, resident memory",
-        f"{resident:.1f} MB",
+        f"{resident:.1f} MB ({resident * 1e6 / 2**20:.1f} MiB)",
         resident,
         _MEMORY_MB,
         f"<= {_MEMORY_MB} MB",

@@ -1,6 +1,7 @@
 """step-ca, a well-known CA server with a database, under the same load side by side."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,24 +25,39 @@ from tests.support.test_pki import Authority
 _WHAT: Final = "service cost of a claim against step-ca's of a certificate"
 _TO_HOLD: Final = 3.0
 _BOUND: Final = ">= 3x certificates per CPU-second"
-_FOR_S: Final = 6.0
+_FOR_S: Final = 4.0
 _REQUESTS: Final = 6_000
-_DEFAULT: Final = "badgerv2"
-"""The database that its own set-up chooses."""
-_OTHER: Final = "bbolt"
+_ROUNDS: Final = 2
+_DATABASES: Final = ("badgerv2", "bbolt")
+"""The first is what its own set-up chooses."""
+_numbers = itertools.count(1)
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """With each of its embedded databases, and the service in between; the better one counts."""
+    """With each of its embedded databases; the better one counts.
+
+    All take turns, and of each the round counts that other programs have disturbed least.
+    """
     if bench.step_ca is None:
         return [not_measured(_WHAT, "no step-ca binary given (--with-step-ca PATH)", _BOUND)]
-    costs = {_DEFAULT: await _cost(bench, bench.step_ca, _DEFAULT)}
-    own = await sqlite_cost(bench)
-    costs[_OTHER] = await _cost(bench, bench.step_ca, _OTHER)
-    best = max(cost.per_cpu_second for cost in costs.values())
+    own: list[Cost] = []
+    theirs: dict[str, list[Cost]] = {database: [] for database in _DATABASES}
+    for _ in range(_ROUNDS):
+        for database, costs in theirs.items():
+            costs.append(await _cost(bench, bench.step_ca, database))
+        own.append(await sqlite_cost(bench))
+    return _compared(_best(own), {database: _best(costs) for database, costs in theirs.items()})
+
+
+def _best(costs: Sequence[Cost]) -> Cost:
+    return max(costs, key=lambda cost: cost.per_cpu_second)
+
+
+def _compared(own: Cost, theirs: dict[str, Cost]) -> list[Row]:
+    best = _best(list(theirs.values())).per_cpu_second
     ratio = own.per_cpu_second / best
     figure = f"{own.per_cpu_second:,.0f} claims/CPU-s against {best:,.0f}: {ratio:.1f}x"
-    rows = [_row(database, cost, own) for database, cost in costs.items()]
+    rows = [_row(database, cost, own) for database, cost in theirs.items()]
     return [at_least(_WHAT, figure, ratio, _TO_HOLD, _BOUND), *rows]
 
 
@@ -54,7 +70,7 @@ def _row(database: str, theirs: Cost, own: Cost) -> Row:
 
 async def _cost(bench: Bench, program: Path, database: str) -> Cost:
     say(f"step-ca with {database}, {CONCURRENT} concurrent")
-    place = bench.place(f"step-ca-{database}")
+    place = bench.place(f"step-ca-{next(_numbers)}")
     provisioner, port = Provisioner(), free_port()
     configuration = await asyncio.to_thread(_configure, place, port, provisioner, database)
     devices = await asyncio.to_thread(make_devices, CLAIM, _REQUESTS)
