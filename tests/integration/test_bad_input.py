@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import aiomqtt
@@ -20,6 +20,7 @@ from broker.core.records import Event, EventKind
 from broker.protocol import codec
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
+from broker.protocol.names import ClaimName
 from broker.protocol.topics import Operation, Outcome, answer_topic
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
@@ -220,24 +221,59 @@ async def test_a_flood_is_slowed_and_a_neighbour_is_not(stack: Stack, tmp_path: 
     )
 
 
+async def test_a_flood_by_a_whole_batch_stays_its_own_affair(stack: Stack, tmp_path: Path) -> None:
+    """Whoever has a claim certificate can invent client ids, so the certificate is limited too."""
+    stolen = ClaimName("stolen")
+    await stack.installation.add_claim_certificate(stolen)
+    await stack.installation.enroll(["beside-the-batch"])
+    async with AsyncExitStack() as ending, asyncio.TaskGroup() as tasks:
+        clients = [
+            await ending.enter_async_context(claimant(stack, f"stolen-{number}", stolen))
+            for number in range(40)
+        ]
+        good = tasks.create_task(stack.claim_device("beside-the-batch", tmp_path / "good"))
+        for client in clients:
+            for _ in range(10):
+                await client.send(b"{}")
+        answers = [await client.answer() for client in clients for _ in range(10)]
+    assert good.result().device_id == "lamp-beside-the-batch"
+    codes = Counter(answer.code for answer in answers if isinstance(answer, Rejected))
+    assert set(codes) == {Code.RATE_LIMITED, Code.FIELD_INVALID}
+    slowed = [
+        e
+        for e in await stack.events_of(EventKind.CLAIM_REFUSED)
+        if (e.code, e.claim_name) == (Code.RATE_LIMITED, stolen)
+    ]
+    assert len(slowed) == 1
+
+
 async def test_more_than_the_broker_takes(stack: Stack, tmp_path: Path) -> None:
     """A packet beyond 16 KiB ends the sender's connection and nobody else's."""
     await stack.installation.enroll(["beside-the-giant"])
     async with claimant(stack, "giant") as asking, claimant(stack, "small") as other:
-        await asking.peer.attempt(asking.topic, b"x" * 200_000)
+        # No acknowledgement will come, which the client would wait for.
+        attempt = asyncio.create_task(asking.peer.attempt(asking.topic, b"x" * 200_000))
         await asking.peer.ended()
+        attempt.cancel()
         assert isinstance(await other.ask(b"{}"), Rejected)
     await stack.claim_device("beside-the-giant", tmp_path / "good")
 
 
 async def test_a_retained_request_is_nobody_s(stack: Stack) -> None:
-    """Retaining a request would have it answered at every start of the service."""
+    """Retaining a request would have it answered at every start of the service.
+
+    Mosquitto ends the connection, the embedded broker takes it as though it weren't retained.
+    """
     async with claimant(stack, "retainer") as asking:
-        request = codec.encode(enroll_request("victim"))
-        await asking.peer.attempt(asking.topic, request, retain=True)
+        request = codec.encode(enroll_request("nobody"))
+        async with asyncio.TaskGroup() as tasks:
+            attempt = tasks.create_task(asking.peer.attempt(asking.topic, request, retain=True))
+            ending = tasks.create_task(asking.peer.ended())
+            await asyncio.wait({attempt, ending}, return_when=asyncio.FIRST_COMPLETED)
+            attempt.cancel()
+            ending.cancel()
     async with claimant(stack, "after-retained") as later:
         await later.ask(b"{}")
-
     await stack.stop_service()
     await stack.start_service()
     async with claimant(stack, "retainer") as asking:
