@@ -8,17 +8,21 @@ from typing import TypeVar
 
 import pytest
 
+from broker.core.claim_alarm import ClaimAlarm
+from broker.core.lifecycle import DeviceInput, DeviceState
 from broker.core.records import (
     ClaimCertificate,
+    Device,
     Enrollment,
     EnrollmentGroup,
     Event,
     EventKind,
+    LockOut,
     Reprovision,
     Serials,
 )
 from broker.ports import ReadTransaction, Registry, RegistryError, WriteTransaction
-from broker.protocol.names import CertificateSerial, ClaimName, SerialNumber
+from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, SerialNumber
 from broker.services.doctor import Finding, Level, examine_registry
 from tests.support.operating import NOW, SetClock, fresh_registry
 from tests.unit.services.test_groups import group
@@ -166,3 +170,32 @@ class Broken:
 
     async def write(self, work: Callable[[WriteTransaction], ResultT]) -> ResultT:
         raise AssertionError("doctor changes nothing")
+
+
+async def test_acts_that_a_broker_still_owes(registry: Registry) -> None:
+    await keep(registry)
+    device = Device(DeviceId("lamp-1"), LAMPS.name, SerialNumber("A0"), DeviceState.REVOKED, NOW)
+    asked = NOW - timedelta(minutes=1)
+    owed = LockOut("o1", device.id, DeviceInput.REVOKE, (), asked, 1)
+    await registry.write(lambda view: view.save_device(device))
+    await registry.write(lambda view: view.save_lock_out(owed))
+    (finding,) = await troubles(registry)
+    assert (finding.level, finding.check) == (Level.ERROR, "lock_out")
+    assert "revoke of lamp-1" in finding.message
+    done = replace(owed, crl_at=asked, disconnected_at=asked)
+    await registry.write(lambda view: view.save_lock_out(done))
+    assert await troubles(registry) == []
+
+
+@pytest.mark.parametrize(("ago", "count"), [(timedelta(hours=2), 1), (timedelta(days=2), 0)])
+async def test_claims_that_came_too_fast(registry: Registry, ago: timedelta, count: int) -> None:
+    await keep(registry)
+    event = Event(
+        NOW - ago,
+        EventKind.CLAIM_CERTIFICATE_ALARM,
+        claim_name=CLAIM.name,
+        code=ClaimAlarm.RATE_LIMITED,
+    )
+    await registry.write(lambda view: view.add_event(event))
+    found = await troubles(registry)
+    assert [finding.subject for finding in found] == ["b1"] * count
