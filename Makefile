@@ -67,6 +67,7 @@ lock: venv ## resolve requirements/*.txt again
 	$(compile) $(if $(upgrade),--upgrade) --extra server --group dev -o requirements/dev.txt
 	$(compile) --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(compile) -c requirements/dev.txt -o requirements/base.txt
+	$(subst pyproject.toml,--group build,$(compile)) -c requirements/dev.txt -o requirements/build.txt
 	! grep -nE '://|^-' requirements/*.txt
 
 clean: ## remove what make made
