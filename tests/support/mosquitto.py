@@ -105,7 +105,7 @@ class RunningMosquitto:
             raise
 
     def _command(self) -> list[str | Path]:
-        mosquitto = [_program(), "-c", self._config]
+        mosquitto: list[str | Path] = [_program(), "-c", self._config]
         if self.endpoint.reload_socket is None:
             return mosquitto
         return [sys.executable, STOCK / "supervise.py", self.endpoint.reload_socket, *mosquitto]
