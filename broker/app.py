@@ -21,7 +21,7 @@ from broker.core.records import Event, EventKind
 from broker.entry.housekeeping import Chore
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.entry.mqtt.router import Router, Services
-from broker.ports import BrokerControl, PublishError
+from broker.ports import BrokerControl, PublishError, RegistryError
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
@@ -150,7 +150,10 @@ class Muster:
             await stop.wait()
             for task in work:
                 task.cancel()
-        await outbox.clear_sent()
+        try:
+            await outbox.clear_sent()
+        except RegistryError as error:  # then the next life publishes them again, to no harm
+            _log.warning("outbox_not_cleared", error=str(error), remedy=error.remedy)
 
     async def _announce(
         self,
