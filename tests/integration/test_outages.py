@@ -11,7 +11,7 @@ import pytest
 from broker.app import _Links  # the one place where both zones' answers pass
 from broker.core.records import EventKind
 from broker.entry.mqtt import router
-from broker.ports import PublishError
+from broker.ports import PublishError, RegistryError
 from broker.protocol import codec
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
@@ -97,6 +97,36 @@ async def test_a_broker_that_comes_back_while_the_database_is_away(
     await asyncio.to_thread(mortal_postgres.start)
     async with claimant(stack, "A1-again") as asking:
         assert isinstance(await asking.enroll(request), EnrollAccepted)
+
+
+async def test_a_service_is_stopped_while_the_database_is_away(
+    on_postgresql: Stack, mortal_postgres: PostgresCluster
+) -> None:
+    """It ends in order; what it couldn't note is noted by its next life."""
+    stack = on_postgresql
+    await stack.installation.standard(["A1"])
+    async with claimant(stack, "A1") as asking:
+        assert isinstance(await asking.enroll(enroll_request("A1")), EnrollAccepted)
+        await asyncio.to_thread(mortal_postgres.stop)
+        await stack.stop_service()
+        await asyncio.to_thread(mortal_postgres.start)
+        await stack.start_service()
+    await eventually(lambda: is_clear(stack))
+
+
+async def test_a_service_that_is_started_while_the_database_is_away(
+    on_postgresql: Stack, mortal_postgres: PostgresCluster
+) -> None:
+    """It says so at once, and what to do."""
+    stack = on_postgresql
+    await stack.stop_service()
+    await asyncio.to_thread(mortal_postgres.stop)
+    with pytest.raises(RegistryError) as refused:
+        await stack.start_service()
+    assert refused.value.code == "registry_unavailable"
+    assert "server runs" in refused.value.remedy
+    await asyncio.to_thread(mortal_postgres.start)
+    await stack.start_service()
 
 
 async def test_another_program_that_holds_the_database_for_a_moment(
