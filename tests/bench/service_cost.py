@@ -7,7 +7,7 @@ from typing import Final
 from tests.bench.bench import CLAIM, UNLIMITED, Bench, enroll
 from tests.bench.claiming import CONCURRENT, claim_desk, parts
 from tests.bench.devices import make_devices
-from tests.bench.measuring import Cost, CpuMark, median_cost, middle, say
+from tests.bench.measuring import Cost, CpuMark, least_disturbed, middle, say
 from tests.bench.report import Row, at_least
 from tests.support.installation import Installation
 from tests.support.postgres import postgres_cluster
@@ -28,7 +28,7 @@ async def sqlite_cost(bench: Bench) -> Cost:
     """The cost on SQLite, as it is now."""
     say(f"service cost on SQLite: {_ROUNDS} rounds of {_CLAIMS} claims")
     installation = await bench.installation(f"cost-sqlite-{next(_numbers)}")
-    return median_cost([own for own, _ in await _rounds(installation)])
+    return least_disturbed([own for own, _ in await _rounds(installation)])
 
 
 async def _on_sqlite(bench: Bench) -> Row:
@@ -42,7 +42,7 @@ async def _on_postgresql(bench: Bench) -> Row:
         settings = f'[registry]\nurl = "{server.new_database()}"\n{UNLIMITED}'
         installation = await bench.installation("cost-postgresql", settings)
         rounds = await _rounds(installation)
-    cost = median_cost([own for own, _ in rounds])
+    cost = least_disturbed([own for own, _ in rounds])
     server_ms = middle(1000 * used / own.count for own, used in rounds)
     more = f"{cost.cpu_ms:.2f} ms CPU each, and the server's {server_ms:.2f} ms"
     return _row("PostgreSQL", cost, more)

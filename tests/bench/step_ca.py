@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.bench.bench import CLAIM, Bench
 from tests.bench.claiming import CONCURRENT
 from tests.bench.devices import Device, make_devices
-from tests.bench.measuring import Cost, CpuMark, say
+from tests.bench.measuring import Cost, CpuMark, least_disturbed, say
 from tests.bench.processes import running
 from tests.bench.report import Row, at_least, not_measured
 from tests.bench.service_cost import sqlite_cost
@@ -46,15 +46,12 @@ async def measure(bench: Bench) -> list[Row]:
         for database, costs in theirs.items():
             costs.append(await _cost(bench, bench.step_ca, database))
         own.append(await sqlite_cost(bench))
-    return _compared(_best(own), {database: _best(costs) for database, costs in theirs.items()})
-
-
-def _best(costs: Sequence[Cost]) -> Cost:
-    return max(costs, key=lambda cost: cost.per_cpu_second)
+    best = {database: least_disturbed(costs) for database, costs in theirs.items()}
+    return _compared(least_disturbed(own), best)
 
 
 def _compared(own: Cost, theirs: dict[str, Cost]) -> list[Row]:
-    best = _best(list(theirs.values())).per_cpu_second
+    best = max(cost.per_cpu_second for cost in theirs.values())
     ratio = own.per_cpu_second / best
     figure = f"{own.per_cpu_second:,.0f} claims/CPU-s against {best:,.0f}: {ratio:.1f}x"
     rows = [_row(database, cost, own) for database, cost in theirs.items()]
