@@ -99,16 +99,18 @@ def decide_claim(
         allowed = ", ".join(sorted(group.allowed_keys))
         raise Refused(Code.KEY_NOT_ALLOWED, f"This group allows keys of type {allowed}.")
     _check_key_owner(context)
-    name = _name(context.device, group, asked)
-    _check_requested_names(asked, name)
-    _check_serial(context, retry_after_s)
+    derived = derive_name(parse_template(group.device_name), asked.serial, asked.parameters)
+    _check_requested_names(context, asked, derived)
     repeated = _repeated(context, now)
     if repeated is not None:
         return repeated
-    _check_holder(context, group, asked, retry_after_s)
     is_new = context.device is None or context.device.state is DeviceState.REGISTERED
+    _check_allowances(claim, group, context, asked, is_new)
+    refusal = _serial_refusal(context, group, asked)
+    if refusal is not None:
+        raise Refused(refusal, retry_after_s=retry_after_s)
+    name = context.device.id if context.device else derived
     lapsed = tuple(c for c in context.certificates if c.state is CertificateState.ISSUED)
-    _check_allowances(claim, group, is_new, len(lapsed))
     return Issue(group, name, group.certificate_lifetime, is_new, lapsed)
 
 
@@ -145,57 +147,66 @@ def _is_barred(owner: Certificate, device: Device) -> bool:
     return begins_anew and not lapsed
 
 
-def _name(device: Device | None, group: EnrollmentGroup, asked: AskedClaim) -> DeviceId:
+def _check_requested_names(context: ClaimContext, asked: AskedClaim, derived: DeviceId) -> None:
     """A device keeps the name it has, even when the group's template has changed since.
 
-    The template is applied all the same: if a missing parameter were refused for free serial
-    numbers only, a thief could tell those from claimed ones without claiming any.
+    The template is applied to everybody, and the name a device really has counts only for who
+    holds a key of its: else a thief could tell free serial numbers from claimed ones, and guess at
+    names, without claiming any.
     """
-    derived = derive_name(parse_template(group.device_name), asked.serial, asked.parameters)
-    return derived if device is None else device.id
-
-
-def _check_requested_names(asked: AskedClaim, name: DeviceId) -> None:
-    if asked.csr.names - {asked.serial, name, ""}:
+    allowed = {asked.serial, derived, ""}
+    if context.device is not None and context.key_certificate is not None:
+        allowed.add(context.device.id)
+    if asked.csr.names - allowed:
         raise Refused(Code.CSR_NAME_MISMATCH)
-
-
-def _check_serial(context: ClaimContext, retry_after_s: int) -> None:
-    if context.device is not None and context.device.state in _BLOCKED:
-        raise Refused(Code.DEVICE_BLOCKED, retry_after_s=retry_after_s)
-    listed = context.group is not None and context.group.serials is Serials.LISTED
-    if listed and not context.enrolled:
-        raise Refused(Code.SERIAL_UNKNOWN, retry_after_s=retry_after_s)
 
 
 def _repeated(context: ClaimContext, now: datetime) -> Repeat | None:
     own = context.key_certificate
-    if context.device is None or own is None:
+    if context.device is None or own is None or _standing_refusal(context) is not None:
         return None
     if own.state in _REPEATABLE and own.is_live(now):
         return Repeat(context.device, own)
     return None
 
 
-def _check_holder(
-    context: ClaimContext, group: EnrollmentGroup, asked: AskedClaim, retry_after_s: int
+def _check_allowances(
+    claim: ClaimCertificate,
+    group: EnrollmentGroup,
+    context: ClaimContext,
+    asked: AskedClaim,
+    is_new: bool,
 ) -> None:
-    """Whether this key may have a certificate for a serial number that has a device already."""
+    """Before the serial number is looked at: with allowances used up, free serial numbers must be
+    refused like the others, or whoever may claim no more could still list them."""
+    if claim.claims >= claim.max_claims:
+        raise Refused(Code.CLAIM_EXHAUSTED)
+    is_refused = _serial_refusal(context, group, asked) is not None
+    if group.devices >= group.quota and (is_new or is_refused):
+        raise Refused(Code.GROUP_FULL)
+
+
+def _serial_refusal(
+    context: ClaimContext, group: EnrollmentGroup, asked: AskedClaim
+) -> Code | None:
+    """Why the serial number is refused to this key; none when it isn't."""
+    standing = _standing_refusal(context)
+    if standing is not None:
+        return standing
     device = context.device
     if device is None or device.state is DeviceState.REGISTERED:
-        return
+        return None
     if group.reprovision is Reprovision.REPLACE:
-        return
+        return None
     same_key = any(c.key_sha256 == asked.csr.key_sha256 for c in context.certificates)
     if group.reprovision is Reprovision.SAME_KEY and same_key:
-        return
-    raise Refused(Code.SERIAL_TAKEN, retry_after_s=retry_after_s)
+        return None
+    return Code.SERIAL_TAKEN
 
 
-def _check_allowances(
-    claim: ClaimCertificate, group: EnrollmentGroup, is_new: bool, given_back: int
-) -> None:
-    if claim.claims - given_back >= claim.max_claims:
-        raise Refused(Code.CLAIM_EXHAUSTED)
-    if is_new and group.devices >= group.quota:
-        raise Refused(Code.GROUP_FULL)
+def _standing_refusal(context: ClaimContext) -> Code | None:
+    """Why the serial number is refused to every key; none when it isn't."""
+    if context.device is not None and context.device.state in _BLOCKED:
+        return Code.DEVICE_BLOCKED
+    listed = context.group is not None and context.group.serials is Serials.LISTED
+    return Code.SERIAL_UNKNOWN if listed and not context.enrolled else None

@@ -64,5 +64,8 @@ class Repeats(Generic[KeyT]):
         taken, self.overflowed = self.overflowed, 0
         return taken
 
+    def __contains__(self, key: KeyT) -> bool:
+        return key in self._windows
+
     def __len__(self) -> int:
         return len(self._windows)

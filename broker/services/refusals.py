@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
+from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.core.repeats import Repeats
 from broker.ports import Clock, Registry
@@ -10,6 +11,9 @@ from broker.protocol.codes import Code, Refused
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Origin
 
 _WINDOW_S = 60.0
+_DISTINCT = 100
+"""Refusals of one certificate that are told apart in a window; who makes up serial numbers and
+client ids without end gets one line for the rest."""
 # What a flood is made of is told apart by certificate only: a flooder invents client ids.
 _COARSE = {Code.RATE_LIMITED, Code.BUSY, Code.ORIGIN_INVALID}
 
@@ -30,6 +34,7 @@ class RefusalLog:
         self._registry = registry
         self._clock = clock
         self._repeats: Repeats[_Kind] = Repeats(_WINDOW_S)
+        self._distinct = TokenBuckets(_DISTINCT / _WINDOW_S, _DISTINCT)
         self._unwritten: deque[Event] = deque()
 
     async def record(self, refused: Refused, origin: Origin | None, serial: str | None) -> bool:
@@ -38,8 +43,11 @@ class RefusalLog:
         Raises:
             RegistryError: the event couldn't be written.
         """
+        now = self._clock.monotonic()
         kind = _kind(refused.code, origin, serial)
-        if not self._repeats.is_first(kind, self._clock.monotonic()):
+        if kind not in self._repeats and self._distinct.take(_certificate(origin), now):
+            kind = _coarse_kind(refused.code, origin)
+        if not self._repeats.is_first(kind, now):
             return False
         try:
             await self._write(self._event(kind, refused.detail or None, 1))
@@ -80,12 +88,26 @@ class RefusalLog:
 
 
 def _kind(code: Code, origin: Origin | None, serial: str | None) -> _Kind:
+    if isinstance(origin, ClaimOrigin) and code not in _COARSE:
+        return _Kind(code, None, origin.claim_name, origin.client_id, serial)
+    return _coarse_kind(code, origin)
+
+
+def _coarse_kind(code: Code, origin: Origin | None) -> _Kind:
     match origin:
-        case ClaimOrigin(claim_name, client_id):
-            if code in _COARSE:
-                return _Kind(code, claim_name=claim_name)
-            return _Kind(code, None, claim_name, client_id, serial)
+        case ClaimOrigin(claim_name):
+            return _Kind(code, claim_name=claim_name)
         case DeviceOrigin(device_id):
             return _Kind(code, device_id=device_id)
         case None:
             return _Kind(code)
+
+
+def _certificate(origin: Origin | None) -> str:
+    match origin:
+        case ClaimOrigin(claim_name):
+            return f"c/{claim_name}"
+        case DeviceOrigin(device_id):
+            return f"d/{device_id}"
+        case None:
+            return ""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from broker.core.lifecycle import CertificateInput, CertificateState, next_certificate_state
+from broker.core.lifecycle import CertificateInput, next_certificate_state
 from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
 from broker.ports import WriteTransaction
 
@@ -18,8 +18,12 @@ def revoke_certificate(
     reason: RevocationReason,
     now: datetime,
 ) -> None:
-    """Marks it revoked with an audit event; one that was never proven gives its claim back."""
-    never_proven = certificate.state is CertificateState.ISSUED
+    """Marks it revoked with an audit event; one that lapsed gives its claim back.
+
+    One that was replaced before it was proven doesn't: else the number of claims would bound
+    nothing in a group that allows replacement.
+    """
+    has_lapsed = reason is RevocationReason.NEVER_CONFIRMED
     tx.save_certificate(
         replace(
             certificate,
@@ -28,7 +32,7 @@ def revoke_certificate(
             revoked_for=reason,
         )
     )
-    if never_proven and certificate.claim_name is not None:
+    if has_lapsed and certificate.claim_name is not None:
         tx.count_claim(certificate.claim_name, -1)
     tx.raise_counter(FLEET_CRL_WANTED)
     tx.add_event(

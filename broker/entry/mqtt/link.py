@@ -18,6 +18,7 @@ import aiomqtt
 import structlog
 
 from broker.ports import PublishError, RegistryError
+from broker.protocol import limits
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 
@@ -59,6 +60,23 @@ class LinkSettings:
     subscription: str
     concurrent: int
     """How many requests may be in hand at once."""
+
+
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """What has arrived and isn't taken up yet, bounded by what the broker has in flight.
+
+    With QoS 1 the broker sends no more than so many messages before they are acknowledged. QoS 0
+    knows no such bound, so it's dropped: the protocol has no use for it. A payload over the limit
+    is cut, which keeps it over the limit: its sender is told, and memory isn't its sender's to use.
+    """
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """Keeps the message, or what is left of it."""
+        if item.qos == 0:
+            return
+        if len(item.payload) > limits.MAX_REQUEST:
+            item.payload = item.payload[: limits.MAX_REQUEST + 1]
+        super().put_nowait(item)
 
 
 class BrokerLink:
@@ -152,6 +170,7 @@ class BrokerLink:
             keepalive=_KEEPALIVE_S,
             timeout=_TIMEOUT_S,
             tls_context=tls,
+            queue_type=_Inbox,
             max_inflight_messages=_IN_FLIGHT,
             # Without it Nagle's algorithm holds each small answer back for the previous one's ack.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],

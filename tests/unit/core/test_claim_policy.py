@@ -93,6 +93,8 @@ def test_nothing_is_granted_by_an_empty_registry() -> None:
     assert code(ClaimContext(None, None, False, None, (), None), asks()) is Code.CLAIM_UNKNOWN
 
 
+STRICT = {"device_name": "{model}-{serial}", "allowed_keys": frozenset({KeyType.P256})}
+
 # Each row spoils one thing more: the refusal that comes first in the order wins over all below it.
 SPOILED: list[tuple[Code, dict[str, Any], dict[str, Any]]] = [
     (Code.CLAIM_UNKNOWN, {"claim": None}, {}),
@@ -104,16 +106,15 @@ SPOILED: list[tuple[Code, dict[str, Any], dict[str, Any]]] = [
     (Code.PARAMETER_MISSING, {}, {"model": None}),
     (Code.NAME_INVALID, {}, {"model": "a/b"}),
     (Code.CSR_NAME_MISMATCH, {}, {"names": frozenset({"lamp-B2"})}),
-    (Code.SERIAL_UNKNOWN, {"enrolled": False}, {}),
     (Code.CLAIM_EXHAUSTED, {"claim": a_claim_certificate(claims=100)}, {}),
-    (Code.GROUP_FULL, {}, {}),
+    (Code.GROUP_FULL, {"group": a_group(devices=100, **STRICT)}, {}),
+    (Code.SERIAL_UNKNOWN, {"enrolled": False}, {}),
 ]
-STRICT = {"device_name": "{model}-{serial}", "allowed_keys": frozenset({KeyType.P256})}
 
 
 def spoiled_from(first: int) -> tuple[ClaimContext, AskedClaim]:
     """Everything from row `first` on is wrong with the claim, and nothing above it."""
-    context: dict[str, Any] = {"group": a_group(devices=100, **STRICT)}
+    context: dict[str, Any] = {"group": a_group(**STRICT)}
     asked: dict[str, Any] = {"model": "x"}
     for _, in_registry, in_request in reversed(SPOILED[first:]):
         context |= in_registry
@@ -130,7 +131,7 @@ def test_refusals_come_in_their_order(row: int) -> None:
 
 @pytest.mark.parametrize("state", BLOCKED)
 def test_a_blocked_device_is_refused_before_its_name_is_looked_for(state: DeviceState) -> None:
-    context = holds(state, enrolled=False, group=a_group(devices=100))
+    context = holds(state, enrolled=False)
     assert code(context, asks()) is Code.DEVICE_BLOCKED
     assert code(context, asks(names=frozenset({"x"}))) is Code.CSR_NAME_MISMATCH
 
@@ -259,9 +260,37 @@ def test_the_same_key_is_answered_even_when_its_time_to_confirm_is_past() -> Non
 def test_the_device_keeps_its_name_when_the_template_changes() -> None:
     group = a_group(device_name="new-{serial}", reprovision=Reprovision.REPLACE)
     context = holds(DeviceState.ACTIVE, a_certificate(), key=OTHER_KEY, group=group)
-    issue = decide(context, asks(key=OTHER_KEY, names=frozenset({"lamp-A1"})))
+    issue = decide(context, asks(key=OTHER_KEY))
     assert isinstance(issue, Issue)
     assert issue.device_id == "lamp-A1"
+
+
+def test_a_device_s_own_name_is_confirmed_to_its_own_key_only() -> None:
+    """Whoever guesses at names gets the same answer whether there is such a device or not."""
+    group = a_group(device_name="new-{serial}", reprovision=Reprovision.REPLACE)
+    by_old_name = asks(names=frozenset({"lamp-A1"}))
+    member = holds(DeviceState.ACTIVE, a_certificate(), group=group)
+    assert isinstance(decide(member, by_old_name), Repeat)
+    stranger = asks(key=OTHER_KEY, names=frozenset({"lamp-A1"}))
+    taken = holds(DeviceState.ACTIVE, a_certificate(), key=OTHER_KEY, group=group)
+    assert code(taken, stranger) is code(knows(group=group), stranger) is Code.CSR_NAME_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("allowance", "wanted"),
+    [
+        ({"claim": a_claim_certificate(claims=100)}, Code.CLAIM_EXHAUSTED),
+        ({"group": a_group(devices=100)}, Code.GROUP_FULL),
+    ],
+)
+def test_a_used_up_allowance_doesn_t_tell_serial_numbers_apart(
+    allowance: dict[str, Any], wanted: Code
+) -> None:
+    taken = a_certificate(key_sha256=OTHER_KEY)
+    free, unknown = knows(**allowance), knows(enrolled=False, **allowance)
+    contexts = [free, unknown, holds(DeviceState.ACTIVE, taken, **allowance)]
+    contexts.append(holds(DeviceState.REVOKED, **allowance))
+    assert {code(context, asks()) for context in contexts} == {wanted}
 
 
 def test_the_same_key_needs_the_claim_certificate_and_the_list_as_much_as_any() -> None:
@@ -413,7 +442,7 @@ def test_a_new_certificate_takes_the_place_of_unproven_ones_only() -> None:
 def test_the_last_allowed_claim_is_granted_and_the_next_is_not(
     claims: int, max_claims: int, unproven: int
 ) -> None:
-    """What is given back in the same commit counts as given back."""
+    """What takes the place of an unproven certificate counts like any other."""
     lapsing = [a_certificate(key_sha256=OTHER_KEY)] * unproven
     context = holds(
         DeviceState.PENDING,
@@ -421,7 +450,7 @@ def test_the_last_allowed_claim_is_granted_and_the_next_is_not(
         claim=a_claim_certificate(claims=claims, max_claims=max_claims),
         group=a_group(reprovision=Reprovision.REPLACE),
     )
-    if claims - unproven < max_claims:
+    if claims < max_claims:
         assert isinstance(decide(context, asks()), Issue)
     else:
         assert code(context, asks()) is Code.CLAIM_EXHAUSTED

@@ -166,7 +166,7 @@ async def test_a_claim_certificate_s_allowance_holds_when_all_ask_at_once(desk: 
 # --- Another key ----------------------------------------------------------------------------------
 
 
-async def test_replacing_an_unproven_certificate_revokes_it_and_gives_its_claim_back(
+async def test_replacing_an_unproven_certificate_revokes_it_and_counts_another_claim(
     desk: Desk,
 ) -> None:
     await change_group(desk, reprovision=Reprovision.REPLACE)
@@ -176,7 +176,7 @@ async def test_replacing_an_unproven_certificate_revokes_it_and_gives_its_claim_
     assert first.state is CertificateState.REVOKED
     assert first.revoked_for is RevocationReason.REPLACED
     assert second.state is CertificateState.ISSUED
-    assert await desk.counts() == (1, 1)
+    assert await desk.counts() == (2, 1)
     assert await desk.read("counter", "crl.fleet.wanted") == 1
     assert (await desk.device()).state is DeviceState.PENDING
 

@@ -104,3 +104,13 @@ async def test_what_could_not_be_written_is_written_the_next_time(
         await log.record(refused, ORIGIN, "A1")
     await registry.start()
     assert await log.record(refused, ORIGIN, "A1")
+
+
+async def test_serial_numbers_made_up_without_end_leave_a_bounded_log(
+    desk: Desk, log: RefusalLog
+) -> None:
+    """Each is another refusal to the eye; beyond a hundred a minute they share a line."""
+    refused = Refused(Code.SERIAL_UNKNOWN)
+    for number in range(300):
+        await log.record(refused, ORIGIN, f"made-up-{number}")
+    assert len(await desk.events()) <= 102
