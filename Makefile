@@ -10,7 +10,7 @@ pytest := $(bin)/python -m pytest
 # Two are enough to hide waiting; more only crowds small machines.
 workers ?= 2
 
-.PHONY: help venv demo lint format test test-unit test-fault coverage bench lock clean
+.PHONY: help venv demo lint format test test-unit test-fault test-containers coverage bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
@@ -41,7 +41,7 @@ test: venv ## everything a change must pass, except the slow suite
 	scripts/system-packages tests
 	$(MAKE) lint
 	$(MAKE) coverage
-	$(pytest) tests -n $(workers) --ignore=tests/fault
+	$(pytest) tests -n $(workers) --ignore=tests/fault --ignore=tests/containers
 
 test-unit: venv ## the inner loop: no brokers, no databases
 	$(pytest) tests/unit -q
@@ -49,6 +49,9 @@ test-unit: venv ## the inner loop: no brokers, no databases
 test-fault: venv ## the slow suite: kills, full disks, broken networks
 	scripts/system-packages tests
 	$(pytest) tests/fault
+
+test-containers: venv ## compose.yaml built from nothing: the main job in containers, each killed in the middle of it
+	$(pytest) tests/containers --timeout=900
 
 coverage: venv ## the pure packages are covered by their own unit tests, lines and branches
 	$(pytest) tests/unit/protocol tests/unit/core -q --cov=broker.protocol --cov=broker.core \

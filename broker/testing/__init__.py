@@ -1,0 +1,1 @@
+"""For other projects' tests: a running Muster of their own (docs/testing.md)."""

@@ -1,0 +1,1 @@
+"""The main job once more, in containers: `make test-containers`."""
