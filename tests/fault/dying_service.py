@@ -89,14 +89,14 @@ def before_and_after(death: Death, owner: type, method: str, name: str) -> None:
 
 
 def wrap_commits(death: Death) -> None:
-    """Steps around the commits of batches that hold a work of each kind."""
-    in_batch: set[str] = set()
+    """Steps around the commits, once for each work in it: how many share one is chance."""
+    in_batch: Counter[str] = Counter()
     for work, (owner, method) in WORKS.items():
         setattr(owner, method, _noted(death, getattr(owner, method), work, in_batch))
 
     def on_commit(_: sa.Connection) -> None:
         if threading.current_thread().name == "registry-writer":
-            for work in in_batch:
+            for work in in_batch.elements():
                 death.step(f"{work}-uncommitted")
 
     sa.event.listen(sa.Engine, "commit", on_commit)
@@ -107,17 +107,17 @@ def wrap_commits(death: Death) -> None:
         in_batch.clear()
         with real(*args) as opened:
             yield opened
-        for work in in_batch:
+        for work in in_batch.elements():
             death.step(f"{work}-committed")
 
     batch.open_transaction = transaction  # type: ignore[assignment]
 
 
 def _noted(
-    death: Death, real: Callable[..., Any], work: str, in_batch: set[str]
+    death: Death, real: Callable[..., Any], work: str, in_batch: Counter[str]
 ) -> Callable[..., Any]:
     def wrapped(*args: Any, **options: Any) -> Any:
-        in_batch.add(work)
+        in_batch[work] += 1
         death.step(f"{work}-begun")
         return real(*args, **options)
 
