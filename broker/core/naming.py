@@ -9,6 +9,7 @@ one name.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import DeviceId, SerialNumber, is_issuable
@@ -24,6 +25,7 @@ class NameTemplate:
     pieces: tuple[tuple[str | None, str | None], ...]
 
 
+@lru_cache(maxsize=1024)
 def parse_template(text: str) -> NameTemplate:
     """The template that `text` spells.
 

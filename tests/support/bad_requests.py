@@ -60,8 +60,10 @@ def _raw(name: str, code: Code, payload: bytes) -> Bad:
 
 
 def _padded(size: int) -> bytes:
-    empty = _with("huge", padding="")
-    return _with("huge", padding="x" * (size - len(empty)))
+    # One CSR for both: signatures differ in length, and a byte too few would be no bad request.
+    csr = csr_pem(fresh_key())
+    empty = _with("huge", csr=csr, padding="")
+    return _with("huge", csr=csr, padding="x" * (size - len(empty)))
 
 
 def _tampered() -> str:

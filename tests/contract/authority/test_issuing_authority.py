@@ -144,6 +144,8 @@ def test_a_crl_names_what_was_revoked_and_why(case: Case) -> None:
         RevocationReason.NEVER_CONFIRMED: x509.ReasonFlags.cessation_of_operation,
         RevocationReason.REPLACED: x509.ReasonFlags.superseded,
         RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
+        RevocationReason.RETIRED: x509.ReasonFlags.cessation_of_operation,
+        RevocationReason.SUSPENDED: x509.ReasonFlags.certificate_hold,
     }
     revoked = {
         reason: case.authority.issue(LAMP, KEY, NOW, NOW + DAY).serial
