@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -41,6 +41,7 @@ _log = structlog.get_logger(__name__)
 SERVICE_NAMES = {Zone.CLAIM: "muster-service-claim", Zone.FLEET: "muster-service-fleet"}
 _REQUESTS = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}
 TRUST_BUNDLE_VERSION = 1
+_CANCEL_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,7 @@ class Muster:
             work += [tasks.create_task(chore.keep_doing()) for chore in chores]
             work.append(tasks.create_task(self._announce(registry, links, running, ready)))
             await stop.wait()
-            for task in work:
-                task.cancel()
+            await _end(work)
         try:
             await outbox.clear_sent()
         except RegistryError as error:  # then the next life publishes them again, to no harm
@@ -254,3 +254,13 @@ async def _give_alarms(alarms: ClaimAlarms) -> None:
 
 def _new_id() -> str:
     return uuid.uuid4().hex
+
+
+async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancels until all have ended: once isn't enough where a library waits with `wait_for`, which
+    on Python 3.11 forgets a cancellation that comes at the moment when its wait is over."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
