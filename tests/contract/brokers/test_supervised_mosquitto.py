@@ -123,15 +123,19 @@ async def test_a_program_that_does_not_listen_yet_is_not_ended(tmp_path: Path) -
 
 
 async def test_a_supervisor_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1024):
-            pass
+        await reader.read()
         writer.close()
+        await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_unix_server(say_nothing, tmp_path / "s")
     async with server:
         with pytest.raises(BrokerControlError) as refused:
             await ask_for_reload(tmp_path / "s", timeout_s=0.1)
+        await asyncio.wait_for(left.wait(), 5)
     assert refused.value.code == "broker_silent"
 
 
