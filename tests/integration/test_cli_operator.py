@@ -1,12 +1,16 @@
 """An operator's first day, command by command, and what they hear when something is wrong."""
 
+import asyncio
 import stat
 from pathlib import Path
 
 import pytest
 
+from broker.core.records import Event, EventKind
 from broker.entry.cli.main import common_first
+from broker.installation import open_installation
 from broker.protocol.bundle import read_bundle
+from broker.protocol.codes import EXPLANATIONS, Code
 from tests.support.commands import Operator
 
 GROUP = """
@@ -235,6 +239,30 @@ def test_what_happened_is_on_record(equipped: Operator) -> None:
     assert [event["kind"] for event in one] == ["claim_certificate.created"]
     newest = equipped.succeeds("events", "--json", "--limit", "1").json()
     assert [event["kind"] for event in newest] == ["group.applied"]
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [(None, EXPLANATIONS[Code.SERIAL_UNKNOWN].message), ("its own words", "its own words")],
+)
+def test_a_refusal_on_record_is_shown_in_words(
+    operator: Operator, detail: str | None, shown: str
+) -> None:
+    _record(operator, Code.SERIAL_UNKNOWN, detail)
+    columns = operator.succeeds("events").out.splitlines()[-1].split("\t")
+    assert columns[-2:] == [Code.SERIAL_UNKNOWN, shown]
+    (event,) = operator.succeeds("events", "--json").json()
+    assert (event["code"], event["detail"]) == (Code.SERIAL_UNKNOWN, detail)
+
+
+def _record(operator: Operator, code: str, detail: str | None) -> None:
+    async def work() -> None:
+        installation = open_installation(operator.home, None)
+        event = Event(installation.clock.now(), EventKind.CLAIM_REFUSED, code=code, detail=detail)
+        async with installation.registry() as registry:
+            await registry.write(lambda view: view.add_event(event))
+
+    asyncio.run(work())
 
 
 def test_without_a_terminal_a_list_is_lines_of_tabs(equipped: Operator) -> None:

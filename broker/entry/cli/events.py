@@ -12,9 +12,11 @@ from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
 from broker.entry.cli.views import event_json, shown_time
 from broker.ports import EventFilter, Registry
+from broker.protocol.codes import EXPLANATIONS
 
 _PAGE: Final = 1000
 _PAUSE_S: Final = 0.5
+_MEANINGS: Final = {str(code): said.message for code, said in EXPLANATIONS.items()}
 
 
 def events(
@@ -105,5 +107,5 @@ def _cells(event: Event) -> list[str]:
         event.claim_name or "-",
         event.group or "-",
         event.code or "-",
-        f"{event.detail or '-'}{times}",
+        f"{event.detail or _MEANINGS.get(event.code or '', '-')}{times}",
     ]
