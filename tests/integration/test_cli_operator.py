@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.adapters.brokers.embedded.errors import BrokerError, BrokerErrorCode
+from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.core.records import Event, EventKind
+from broker.entry.cli.failures import report
 from broker.entry.cli.main import common_first
 from broker.installation import open_installation
 from broker.protocol.bundle import read_bundle
@@ -364,3 +367,17 @@ def test_common_options_may_stand_anywhere() -> None:
         *("--passphrase-file=f", "up", "--", "--home", "y")
     ]
     assert common_first(["up", "--home"]) == ["--home", "up"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokerError(next(iter(BrokerErrorCode)), "It is so.", "Do that."),
+        BrokerControlError(BrokerControlCode.BROKER_DOWN, "it is so", "do that"),
+    ],
+)
+def test_a_remedy_is_said_once(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    report(error)
+    said = capsys.readouterr().err.lower()
+    assert said.startswith("error: it is so. [")
+    assert said.count("do that") == 1

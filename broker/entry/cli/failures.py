@@ -80,7 +80,8 @@ def _explain(error: BaseException) -> tuple[str, str, str]:
         explanation = EXPLANATIONS[error.code]
         return error.code, error.detail or explanation.message, explanation.remedy
     if isinstance(error, Explained):
-        return error.code, str(error), error.remedy
+        # Some carry the remedy in their text too, for the logs.
+        return error.code, str(error).removesuffix(error.remedy).rstrip(": "), error.remedy
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         remedy = "Check the name, who may use it, and that the disk isn't full."
