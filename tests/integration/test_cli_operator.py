@@ -381,3 +381,9 @@ def test_a_remedy_is_said_once(capsys: pytest.CaptureFixture[str], error: Except
     said = capsys.readouterr().err.lower()
     assert said.startswith("error: it is so. [")
     assert said.count("do that") == 1
+
+
+def test_the_name_of_a_passphrase_file_is_said_as_it_was_written(operator: Operator) -> None:
+    assert "'nofile' can't be read" in operator("doctor", "--passphrase-file", "nofile").err
+    operator.file("nothing", "")
+    assert "'nothing' doesn't hold" in operator("doctor", "--passphrase-file", "nothing").err

@@ -51,7 +51,8 @@ class Common:
         if not 0 < len(text) <= MAX_PASSPHRASE:
             raise Problem(
                 ProblemCode.PASSPHRASE_INVALID,
-                f"{self.passphrase_file} doesn't hold a passphrase of 1 to {MAX_PASSPHRASE} bytes.",
+                f"'{self.passphrase_file}' doesn't hold a passphrase of 1 to "
+                f"{MAX_PASSPHRASE} bytes.",
                 "Write the passphrase into it, on one line.",
             )
         return text
@@ -92,6 +93,6 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise Problem(
             ProblemCode.FILE_UNREADABLE,
-            f"{path} can't be read: {error.strerror}.",
+            f"'{path}' can't be read: {error.strerror}.",
             "Check its name and who may read it.",
         ) from error
