@@ -1,17 +1,18 @@
 """An operator's first day, command by command, and what they hear when something is wrong."""
 
 import asyncio
+import errno
 import stat
 from pathlib import Path
 
 import pytest
 
+from broker import installation
 from broker.adapters.brokers.embedded.errors import BrokerError, BrokerErrorCode
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.core.records import Event, EventKind
 from broker.entry.cli.failures import report
 from broker.entry.cli.main import common_first
-from broker.installation import open_installation
 from broker.protocol.bundle import read_bundle
 from broker.protocol.codes import EXPLANATIONS, Code
 from tests.support.commands import Operator
@@ -260,9 +261,9 @@ def test_a_refusal_on_record_is_shown_in_words(
 
 def _record(operator: Operator, code: str, detail: str | None) -> None:
     async def work() -> None:
-        installation = open_installation(operator.home, None)
-        event = Event(installation.clock.now(), EventKind.CLAIM_REFUSED, code=code, detail=detail)
-        async with installation.registry() as registry:
+        opened = installation.open_installation(operator.home, None)
+        event = Event(opened.clock.now(), EventKind.CLAIM_REFUSED, code=code, detail=detail)
+        async with opened.registry() as registry:
             await registry.write(lambda view: view.add_event(event))
 
     asyncio.run(work())
@@ -387,3 +388,18 @@ def test_the_name_of_a_passphrase_file_is_said_as_it_was_written(operator: Opera
     assert "'nofile' can't be read" in operator("doctor", "--passphrase-file", "nofile").err
     operator.file("nothing", "")
     assert "'nothing' doesn't hold" in operator("doctor", "--passphrase-file", "nothing").err
+
+
+def test_settings_of_another_user_are_called_unreadable(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = operator.home / "muster.toml"
+
+    def refuse(home: Path) -> None:  # root, as whom tests may run, can read every file
+        raise PermissionError(errno.EACCES, "Permission denied", str(settings))
+
+    monkeypatch.setattr(installation, "load_settings", refuse)
+    failed = operator("group", "list")
+    assert failed.status == 1
+    assert f"{settings}: Permission denied. [settings_unreadable]" in failed.err
+    assert "try: Run as the service's user or root." in failed.err

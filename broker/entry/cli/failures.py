@@ -5,6 +5,7 @@ Exit status 1 when the command couldn't be carried out, 2 when it was written wr
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import typer
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from broker.entry.cli.output import note
 from broker.protocol.codes import EXPLANATIONS, Refused
+from broker.settings import SETTINGS_FILE
 
 _ORDER = [
     *("init", "claim-cert", "group", "enroll", "up"),
@@ -83,11 +85,18 @@ def _explain(error: BaseException) -> tuple[str, str, str]:
         # Some carry the remedy in their text too, for the logs.
         return error.code, str(error).removesuffix(error.remedy).rstrip(": "), error.remedy
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        remedy = "Check the name, who may use it, and that the disk isn't full."
-        return "system_error", f"{where}{error.strerror or error}", remedy
+        return _explain_system(error)
     remedy = f"This is a fault in Muster: please report it, with what {DEBUG}=1 shows."
     return "internal_error", f"{type(error).__name__}: {error}", remedy
+
+
+def _explain_system(error: OSError) -> tuple[str, str, str]:
+    where = f"{error.filename}: " if error.filename else ""
+    message = f"{where}{error.strerror or error}"
+    if isinstance(error, PermissionError) and Path(error.filename or "").name == SETTINGS_FILE:
+        return "settings_unreadable", message, "Run as the service's user or root."
+    remedy = "Check the name, who may use it, and that the disk isn't full."
+    return "system_error", message, remedy
 
 
 def _sentence(text: str) -> str:
