@@ -403,3 +403,9 @@ def test_settings_of_another_user_are_called_unreadable(
     assert failed.status == 1
     assert f"{settings}: Permission denied. [settings_unreadable]" in failed.err
     assert "try: Run as the service's user or root." in failed.err
+
+
+def test_what_init_says_is_next_works_from_any_folder(nobody: Operator) -> None:
+    said = nobody.succeeds("init", "./x").err
+    assert f"export MUSTER_HOME={nobody.folder.resolve() / 'x'}\n" in said
+    assert "--expires 30d --output batch-1.bundle\n" in said

@@ -1,5 +1,6 @@
 """`muster init`: a new installation, and what to do next."""
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,7 @@ def init(
     )
     home = initialise(folder, choices, passphrase, datetime.now(UTC))
     say(str(home.path))
-    note(_NEXT.format(home=folder))
+    note(_NEXT.format(home=shlex.quote(str(folder.resolve()))))
     if passphrase is None:
         note("The authorities' keys aren't encrypted; --passphrase-file would have done so.")
     note(f"Keep a copy of {folder}/ca in a safe place, and take ca/root.key off this machine.")
@@ -73,7 +74,7 @@ def migrate(context: typer.Context) -> None:
 _NEXT = """\
 The installation is ready. Next:
   export MUSTER_HOME={home}
-  muster claim-cert create batch-1 --max-claims 100 --expires 30d
+  muster claim-cert create batch-1 --max-claims 100 --expires 30d --output batch-1.bundle
   muster group apply groups.toml        # [groups.NAME] with claim_certificates = ["batch-1"] …
   muster enroll import serials.csv --group NAME
   muster up"""
