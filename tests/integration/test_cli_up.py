@@ -78,6 +78,9 @@ def test_without_the_passphrase_it_does_not_start(
     failed = failed_start(operator)
     assert failed.returncode == 1
     assert "[passphrase_missing]" in failed.stderr
+    remedy = failed.stderr.split("try: ", 1)[1]
+    assert "--passphrase-file" in remedy
+    assert "MUSTER_PASSPHRASE_FILE" in remedy
 
 
 def test_a_revoked_claim_certificate_is_refused_by_the_running_service(

@@ -20,6 +20,11 @@ _ORDER = [
     *("devices", "events", "doctor", "renew", "migrate", "demo"),
 ]
 DEBUG = "MUSTER_DEBUG"
+_REMEDIES = {
+    # Where the error comes from, nobody knows how a command is given the passphrase.
+    "passphrase_missing": "Name the file that holds it with --passphrase-file FILE or "
+    "MUSTER_PASSPHRASE_FILE.",
+}
 
 
 @runtime_checkable
@@ -82,8 +87,9 @@ def _explain(error: BaseException) -> tuple[str, str, str]:
         explanation = EXPLANATIONS[error.code]
         return error.code, error.detail or explanation.message, explanation.remedy
     if isinstance(error, Explained):
+        remedy = _REMEDIES.get(error.code, error.remedy)
         # Some carry the remedy in their text too, for the logs.
-        return error.code, str(error).removesuffix(error.remedy).rstrip(": "), error.remedy
+        return error.code, str(error).removesuffix(error.remedy).rstrip(": "), remedy
     if isinstance(error, OSError):
         return _explain_system(error)
     remedy = f"This is a fault in Muster: please report it, with what {DEBUG}=1 shows."
