@@ -16,6 +16,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
+from broker.adapters.run_lock import held
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.entry.housekeeping import Chore
@@ -88,10 +89,12 @@ class Muster:
         """Serves until `stop` is set; calls `ready` once devices can claim.
 
         Raises:
-            RegistryError, AuthorityError, BrokerControlError: it can't start, and says why.
+            RegistryError, AuthorityError, BrokerControlError, AlreadyRunning: it can't start, and
+                says why.
         """
         authority = await asyncio.to_thread(FileAuthority.load, self._home, self._passphrase)
         async with AsyncExitStack() as stack:
+            stack.enter_context(held(self._home.run / "service.lock"))
             registry = await stack.enter_async_context(open_registry(self._home, self._settings))
             controls = {}
             endpoints = {}

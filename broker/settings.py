@@ -110,6 +110,15 @@ class Settings(BaseSettings):
     metrics_port: Port | None = None
     """Serves Prometheus metrics on 127.0.0.1 at this port when set."""
 
+    @model_validator(mode="after")
+    def _zones_are_apart(self) -> Self:
+        claim, fleet = self.claim, self.fleet
+        if claim.port and (claim.host, claim.port) == (fleet.host, fleet.port):
+            raise ValueError(
+                f"claim.port and fleet.port are both {claim.port}; each has its broker"
+            )
+        return self
+
     def zone(self, zone: Zone) -> ZoneSettings:
         """The settings of one zone."""
         return self.claim if zone is Zone.CLAIM else self.fleet

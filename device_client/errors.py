@@ -1,6 +1,6 @@
 """Why the agent can't go on, each with one stable code, a sentence and a remedy."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from broker.protocol.messages import Rejected
 from broker.protocol.zones import Zone
@@ -63,6 +63,9 @@ class ServerNotTrusted(DeviceError):
     code = "server_not_trusted"
 
 
+_WHERE_TO_LOOK: Final = {Zone.CLAIM: "muster claim-cert list", Zone.FLEET: "muster devices show"}
+
+
 class CertificateRefused(DeviceError):
     """The broker ended the connection instead of accepting it, as it does to a revoked device."""
 
@@ -71,7 +74,7 @@ class CertificateRefused(DeviceError):
     def __init__(self, zone: Zone) -> None:
         super().__init__(
             f"The {zone} broker refused this device's certificate.",
-            "Its validity and revocation are seen with 'muster events' on the service's side.",
+            f"The operator sees its validity and revocation with '{_WHERE_TO_LOOK[zone]}'.",
         )
         self.zone = zone
 

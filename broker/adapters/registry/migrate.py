@@ -44,7 +44,7 @@ def check(url: str) -> None:
         raise RegistryError(
             RegistryCode.UNAVAILABLE,
             f"There is no registry at {where.database}.",
-            "Run 'muster init DIR' to make one, or correct the registry's URL.",
+            "Restore it from your backup, mount the disk that it lies on, or correct its URL.",
         )
     with _disposed(reading_engine(url, 1)) as engine, engine.begin() as connection:
         current = _refuse_newer(connection)
@@ -52,7 +52,7 @@ def check(url: str) -> None:
         raise RegistryError(
             RegistryCode.SCHEMA_OLDER,
             "The registry's database is empty.",
-            "Run 'muster init DIR' to prepare it, or correct the registry's URL.",
+            "Restore it from your backup, correct its URL, or prepare a new one: 'muster migrate'.",
         )
     if current != ScriptDirectory.from_config(_config()).get_current_head():
         raise RegistryError(

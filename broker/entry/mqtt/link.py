@@ -28,6 +28,7 @@ _KEEPALIVE_S = 20
 _TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_SHORTEST_LIFE_S = 5.0
 _IN_FLIGHT = 1000
 """Answers on their way at once. paho counts them; the broker's own limit is lower."""
 
@@ -95,6 +96,7 @@ class BrokerLink:
         self._client: aiomqtt.Client | None = None
         self._slots = asyncio.Semaphore(settings.concurrent)
         self._publishing: set[asyncio.Timeout] = set()
+        self._connected_at = 0.0
         self.connected = asyncio.Event()
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -125,10 +127,15 @@ class BrokerLink:
                     await self._serve(handlers)
                 except (aiomqtt.MqttError, OSError) as error:
                     _log.warning("broker_unreachable", zone=self._settings.zone, error=str(error))
-                pause = _FIRST_PAUSE_S if self.connected.is_set() else pause * 2
+                pause = _FIRST_PAUSE_S if self._lasted() else min(pause * 2, _LONGEST_PAUSE_S)
                 self.connected.clear()
-                pause = min(pause, _LONGEST_PAUSE_S)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def _lasted(self) -> bool:
+        """Whether the connection that has ended was a real one. One that ends at once, again and
+        again, is most likely taken over by another service of the same name."""
+        now = asyncio.get_running_loop().time()
+        return self.connected.is_set() and now - self._connected_at > _SHORTEST_LIFE_S
 
     async def _serve(self, handlers: asyncio.TaskGroup) -> None:
         tls = await asyncio.to_thread(self._settings.tls.context)
@@ -136,6 +143,7 @@ class BrokerLink:
             self._client = client
             try:
                 await client.subscribe(self._settings.subscription, qos=1)
+                self._connected_at = asyncio.get_running_loop().time()
                 self.connected.set()
                 _log.info("broker_connected", zone=self._settings.zone)
                 handlers.create_task(self._publish_what_waits(client))
