@@ -44,12 +44,27 @@ def _of_ca(home: MusterHome, finding: ca_findings.Finding) -> Finding:
 
 
 def _examine_machine(home: MusterHome) -> Iterator[Finding]:
+    yield from _examine_settings(home.settings)
     yield from _examine_root_key(home)
     yield from _examine_passphrase(home)
     for path, others in ((home.ca, 0o077), (home.run, 0o022), (home.settings, 0o077)):
         yield from _examine_mode(path, others)
     yield from _examine_mode(home.registry, 0o077)
     yield _examine_disk(home.path)
+
+
+def _examine_settings(path: Path) -> Iterator[Finding]:
+    """Whether there is a file to read; the settings in it have been checked already."""
+    if path.is_file():
+        return
+    remedy = "Restore it from the backup, or write one (docs/configuration.md)."
+    in_force = "the defaults are in force: embedded brokers, SQLite"
+    if os.path.lexists(path):
+        message = f"It isn't a regular file, so {in_force}."
+        yield Finding(Level.ERROR, "settings", path.name, message, remedy)
+    else:
+        message = f"It is missing, so {in_force}."
+        yield Finding(Level.WARNING, "settings", path.name, message, remedy)
 
 
 def _examine_root_key(home: MusterHome) -> Iterator[Finding]:

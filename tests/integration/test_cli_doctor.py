@@ -97,3 +97,16 @@ def _make_claim_certificate(operator: Operator) -> None:
     operator.succeeds(
         "claim-cert", "create", "batch-1", "--max-claims", "5", "--output", operator.folder / "b"
     )
+
+
+def test_missing_settings_are_a_warning(operator: Operator) -> None:
+    (operator.home / "muster.toml").unlink()
+    (warning,) = [each for each in found(operator, "warning") if each["check"] == "settings"]
+    assert "the defaults are in force" in warning["message"]
+
+
+def test_settings_that_are_no_file_are_an_error(operator: Operator) -> None:
+    (operator.home / "muster.toml").unlink()
+    (operator.home / "muster.toml").mkdir(0o700)
+    (error,) = [each for each in found(operator, "error") if each["check"] == "settings"]
+    assert error["subject"] == "muster.toml"
