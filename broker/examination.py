@@ -3,12 +3,17 @@ the brokers. Nothing is changed.
 """
 
 import asyncio
+import errno
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from broker.adapters.brokers.admin_socket import visit
+from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.brokers.probe import ProbeError, ProbeFiles, probe_broker
 from broker.adapters.ca import findings as ca_findings
 from broker.adapters.ca.home import MusterHome
@@ -18,9 +23,11 @@ from broker.ports import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 from broker.services.doctor import Finding, Level, examine_registry, registry_failed
+from broker.settings import BrokerKind, ZoneSettings
 
 _LOW_DISK: Final = 256 * 1024 * 1024
 _NO_DISK: Final = 32 * 1024 * 1024
+_ADMIN_TIMEOUT_S: Final = 5.0
 
 
 async def examine(installation: Installation) -> list[Finding]:
@@ -32,6 +39,8 @@ async def examine(installation: Installation) -> list[Finding]:
     findings += await asyncio.to_thread(lambda: list(_examine_machine(home)))
     findings += await _examine_registry(installation)
     findings += await asyncio.gather(*(_examine_broker(installation, zone) for zone in Zone))
+    for zone in Zone:
+        findings += await _examine_steering(installation, zone)
     return findings
 
 
@@ -57,7 +66,7 @@ def _examine_settings(path: Path) -> Iterator[Finding]:
     """Whether there is a file to read; the settings in it have been checked already."""
     if path.is_file():
         return
-    remedy = "Restore it from the backup, or write one (docs/configuration.md)."
+    remedy = "Restore it from the backup of this home."
     in_force = "the defaults are in force: embedded brokers, SQLite"
     if os.path.lexists(path):
         message = f"It isn't a regular file, so {in_force}."
@@ -162,3 +171,85 @@ async def _examine_broker(installation: Installation, zone: Zone) -> Finding:
         return Finding(Level.ERROR, "broker", subject, f"{error}.", error.remedy)
     message = f"{endpoint.host}:{endpoint.port} and the service accept each other ({agreed})."
     return Finding(Level.OK, "broker", subject, message)
+
+
+async def _examine_steering(installation: Installation, zone: Zone) -> list[Finding]:
+    """Whether the service can have a Mosquitto read a CRL and end a connection."""
+    settings = installation.settings.zone(zone)
+    if settings.broker is not BrokerKind.MOSQUITTO:
+        return []
+    subject = f"{zone} broker"
+    try:
+        await _check_steering(installation.home.path, settings)
+    except BrokerControlError as error:
+        message, remedy = _sentence(error.message), _sentence(error.remedy)
+        return [Finding(Level.ERROR, "broker_control", subject, message, remedy)]
+    return [Finding(Level.OK, "broker_control", subject, "The service can steer it.")]
+
+
+def _sentence(said: str) -> str:
+    return f"{said[:1].upper()}{said[1:]}."
+
+
+async def _check_steering(home: Path, settings: ZoneSettings) -> None:
+    listening = 0
+    if settings.admin_socket is not None:
+        name = f"muster-admin-{secrets.token_hex(8)}"
+        listening = await visit(home / settings.admin_socket, name, _ADMIN_TIMEOUT_S)
+    if settings.reload_socket is not None:
+        _check_reload_socket(home / settings.reload_socket)
+    elif settings.pid_file is not None:
+        await asyncio.to_thread(_check_pid_file, home / settings.pid_file, listening)
+
+
+def _check_reload_socket(path: Path) -> None:
+    """Whether somebody listens, without a reload: to connect would be to ask for one, also of a
+    damaged CRL. A socket of another type can't connect, and hears of a listener nevertheless
+    (EPROTOTYPE, unix(7)).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        try:
+            other.connect(str(path))
+        except OSError as error:
+            if error.errno == errno.EPROTOTYPE:
+                return
+            reason = error.strerror or str(error)
+        else:
+            reason = "it isn't the supervisor's"
+    raise BrokerControlError(
+        BrokerControlCode.BROKER_DOWN,
+        f"nobody reloads Mosquitto through {path}: {reason}",
+        "start it by mosquitto/supervise.py, and give the service access to the socket's folder",
+    )
+
+
+def _check_pid_file(path: Path, listening: int) -> None:
+    """Args: listening: the process behind the admin socket; 0 when it can't be seen from here."""
+    try:
+        with path.open("rb") as file:
+            pid = int(file.read(32))
+    except (OSError, ValueError) as error:
+        raise _no_process(path, "doesn't name a process") from error
+    if not _lives(pid):
+        raise _no_process(path, f"names process {pid}, which doesn't run")
+    if listening not in (0, pid):
+        raise BrokerControlError(
+            BrokerControlCode.BROKER_MISMATCH,
+            f"{path} says {pid}, but process {listening} listens on the admin socket",
+            "set pid_file and admin_socket to those of the same Mosquitto",
+        )
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass  # it lives; the service may be another user than the one who asks here
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid > 0  # 0 and below are groups of processes: kill(2)
+
+
+def _no_process(path: Path, what: str) -> BrokerControlError:
+    remedy = "start Mosquitto with Muster's configuration, which writes it, or correct pid_file"
+    return BrokerControlError(BrokerControlCode.BROKER_DOWN, f"{path} {what}", remedy)

@@ -1,11 +1,19 @@
 """`muster doctor`: each fault is found, and named with what to do."""
 
+import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.examination import examine
+from broker.installation import open_installation
+from broker.protocol.zones import Zone
+from broker.services.doctor import Finding
+from broker.settings import BrokerKind
 from tests.support.commands import Operator
+from tests.support.stack import Plan, Stack, prepared_stack
 
 GROUP = """
 [groups.lamps]
@@ -110,3 +118,61 @@ def test_settings_that_are_no_file_are_an_error(operator: Operator) -> None:
     (operator.home / "muster.toml").mkdir(0o700)
     (error,) = [each for each in found(operator, "error") if each["check"] == "settings"]
     assert error["subject"] == "muster.toml"
+
+
+@pytest.fixture
+async def mosquittos(tmp_path: Path) -> AsyncIterator[Stack]:
+    """Both zones' Mosquittos, without the service."""
+    async with prepared_stack(tmp_path, Plan(BrokerKind.MOSQUITTO)) as stack:
+        yield stack
+
+
+async def steering(stack: Stack) -> dict[str, Finding]:
+    """What doctor finds of each zone's broker besides MQTT."""
+    findings = await examine(open_installation(stack.installation.home.path, None))
+    return {each.subject: each for each in findings if each.check == "broker_control"}
+
+
+def levels(findings: dict[str, Finding]) -> tuple[str, str]:
+    return findings["claim broker"].level, findings["fleet broker"].level
+
+
+async def test_a_mosquitto_that_does_not_run_can_not_be_steered(mosquittos: Stack) -> None:
+    assert levels(await steering(mosquittos)) == ("ok", "ok")
+    await mosquittos.brokers[Zone.FLEET].kill()
+    findings = await steering(mosquittos)
+    assert levels(findings) == ("ok", "error")
+    assert "admin.sock" in findings["fleet broker"].message
+    assert findings["fleet broker"].remedy
+
+
+@pytest.mark.parametrize("content", ["", "0", "-1", "4194305", "9" * 30])  # 2 ** 22 is the most
+async def test_a_pid_file_names_a_process_that_lives(mosquittos: Stack, content: str) -> None:
+    pid_file = mosquittos.brokers[Zone.CLAIM].endpoint.pid_file
+    pid_file.write_text(content)
+    findings = await steering(mosquittos)
+    assert levels(findings) == ("error", "ok")
+    assert str(pid_file) in findings["claim broker"].message
+
+
+async def test_a_pid_file_of_the_other_broker_is_an_error(mosquittos: Stack) -> None:
+    claim, fleet = (mosquittos.brokers[zone].endpoint.pid_file for zone in (Zone.CLAIM, Zone.FLEET))
+    claim.write_text(fleet.read_text())
+    assert levels(await steering(mosquittos)) == ("error", "ok")
+
+
+async def test_a_reload_socket_is_looked_at_without_a_reload(
+    mosquittos: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = mosquittos.brokers[Zone.CLAIM].endpoint.admin_socket.with_name("reload.sock")
+    monkeypatch.setenv("MUSTER_CLAIM__RELOAD_SOCKET", str(path))
+    with socket.socket(socket.AF_UNIX) as supervisor:
+        supervisor.bind(str(path))
+        supervisor.listen()
+        supervisor.setblocking(False)
+        assert levels(await steering(mosquittos)) == ("ok", "ok")
+        with pytest.raises(BlockingIOError):
+            supervisor.accept()
+    findings = await steering(mosquittos)
+    assert levels(findings) == ("error", "ok")
+    assert str(path) in findings["claim broker"].message
