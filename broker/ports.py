@@ -110,6 +110,16 @@ class EventFilter:
     limit: int = 100
 
 
+@dataclass(frozen=True)
+class EnrollmentFilter:
+    """Which lines of a group's allow-list to list. Ordered by serial number, paged by `after`."""
+
+    group: GroupName
+    serial: SerialNumber | None = None
+    after: SerialNumber | None = None
+    limit: int = 1000
+
+
 class ReadTransaction(Protocol):
     """A consistent view of the registry."""
 
@@ -121,6 +131,7 @@ class ReadTransaction(Protocol):
     def group(self, name: GroupName) -> EnrollmentGroup | None: ...
     def group_of_claim(self, name: ClaimName) -> GroupName | None: ...
     def groups(self) -> list[EnrollmentGroup]: ...
+    def enrollments(self, wanted: EnrollmentFilter) -> list[Enrollment]: ...
     def count_enrollments(self, group: GroupName) -> int: ...
     def device(self, device_id: DeviceId) -> Device | None: ...
     def devices(self, wanted: DeviceFilter) -> list[Device]: ...

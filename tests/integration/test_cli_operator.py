@@ -232,6 +232,22 @@ def test_an_import_can_be_tried_and_repeated(equipped: Operator) -> None:
     assert again.out == "0 added, 2 there already, 0 bad lines.\n"
 
 
+def test_an_allow_list_is_shown_in_order_and_searched(equipped: Operator) -> None:
+    count = 1001  # more than a page
+    serials = [f"A{n:04}" for n in range(count)]
+    file = equipped.file("serials.csv", "\n".join(["serial", *reversed(serials)]))
+    equipped.succeeds("enroll", "import", file, "--group", "lamps")
+    lines = equipped.succeeds("enroll", "list", "--group", "lamps").out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["serial", *serials]
+    assert len(equipped.succeeds("enroll", "list", "--group", "lamps", "--json").json()) == count
+    search = ("enroll", "list", "--group", "lamps", "--json", "--serial")
+    (found,) = equipped.succeeds(*search, "A0007").json()
+    assert set(found) == {"group", "serial", "imported_at"}
+    assert (found["group"], found["serial"]) == ("lamps", "A0007")
+    assert equipped.succeeds(*search, "A7").json() == []
+    assert "[group_unknown]" in equipped("enroll", "list", "--group", "nobody").err
+
+
 def test_what_happened_is_on_record(equipped: Operator) -> None:
     events = equipped.succeeds("events", "--json").json()
     assert [event["kind"] for event in events] == ["claim_certificate.created", "group.applied"]

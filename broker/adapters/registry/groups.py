@@ -10,12 +10,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry.errors import conflict
-from broker.adapters.registry.moments import stored
+from broker.adapters.registry.moments import loaded, stored
 from broker.adapters.registry.schema import ENROLLMENT, ENROLLMENT_GROUP, GROUP_CLAIM
 from broker.adapters.registry.session import Part, Row, Session, Upsert
 from broker.core.keys import KeyType
 from broker.core.records import Enrollment, EnrollmentGroup, Reprovision, Serials
-from broker.protocol.names import ClaimName, GroupName
+from broker.ports import EnrollmentFilter
+from broker.protocol.names import ClaimName, GroupName, SerialNumber
 
 _T: Final = ENROLLMENT_GROUP
 _CLAIM: Final = GROUP_CLAIM
@@ -134,6 +135,16 @@ class Groups(Part):
                 ],
             )
         return added
+
+    def enrollments(self, wanted: EnrollmentFilter) -> list[Enrollment]:
+        line = ENROLLMENT.c
+        query = sa.select(line.serial, line.imported_at).where(line.group_name == wanted.group)
+        if wanted.serial is not None:
+            query = query.where(line.serial == wanted.serial)
+        if wanted.after is not None:
+            query = query.where(line.serial > wanted.after)
+        found = self._session.select(query.order_by(line.serial).limit(wanted.limit))
+        return [Enrollment(wanted.group, SerialNumber(serial), loaded(at)) for serial, at in found]
 
     def count_enrollments(self, group: GroupName) -> int:
         return int(self._session.rows(_COUNT_ENROLLMENTS, {"wanted": group})[0][0])

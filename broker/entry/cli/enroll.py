@@ -1,16 +1,19 @@
 """`muster enroll`: the serial numbers that may claim."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from broker.core.records import Enrollment
 from broker.entry.cli.files import open_lines
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import advance, emit, note, progress, say, table
+from broker.entry.cli.views import enrollment_json, shown_time
 from broker.installation import Installation
-from broker.ports import ReadTransaction, Registry
-from broker.protocol.names import GroupName
+from broker.ports import EnrollmentFilter, ReadTransaction, Registry
+from broker.protocol.names import GroupName, SerialNumber
 from broker.services import enrollments
 from broker.services.enrollments import Check, Imported
 from broker.services.problems import Problem, ProblemCode
@@ -54,6 +57,18 @@ def import_(
         note(f"warning: {file} holds no serial number.", "yellow")
 
 
+@commands.command("list")
+def list_(
+    context: typer.Context,
+    group: Annotated[str, typer.Option(help="Whose allow-list it is.")],
+    serial: Annotated[str | None, typer.Option(help="Only this serial number.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The serial numbers on a group's allow-list."""
+    wanted = EnrollmentFilter(GroupName(group), SerialNumber(serial) if serial else None)
+    with_registry(common(context).installation(), lambda registry: _list(registry, wanted, as_json))
+
+
 @commands.command("count")
 def count(context: typer.Context, as_json: JsonOption = False) -> None:
     """How many serial numbers each group's allow-list has."""
@@ -81,6 +96,31 @@ async def _import(
             read_serials(lines),
             lambda by: advance(bar, by),
         )
+
+
+async def _list(registry: Registry, wanted: EnrollmentFilter, as_json: bool) -> None:
+    """A list may be too long to hold; each page is read by itself."""
+    await enrollments.require_group(registry, wanted.group)
+    total = 0
+    while page := await _page(registry, wanted):
+        _show_page(page, as_json, is_first=total == 0)
+        total += len(page)
+        wanted = replace(wanted, after=page[-1].serial)
+    if not as_json:
+        note(f"{total:,} serial numbers.")
+
+
+async def _page(registry: Registry, wanted: EnrollmentFilter) -> list[Enrollment]:
+    return await registry.read(lambda view: view.enrollments(wanted))
+
+
+def _show_page(page: list[Enrollment], as_json: bool, *, is_first: bool) -> None:
+    if as_json:
+        for line in page:
+            emit(enrollment_json(line))
+        return
+    rows = [(line.serial, shown_time(line.imported_at)) for line in page]
+    table(("serial", "imported"), rows, show_columns=is_first)
 
 
 async def _counts(registry: Registry) -> list[tuple[str, int]]:

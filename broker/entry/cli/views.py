@@ -10,6 +10,7 @@ from broker.core.records import (
     Certificate,
     ClaimCertificate,
     Device,
+    Enrollment,
     EnrollmentGroup,
     Event,
     LockOut,
@@ -59,6 +60,11 @@ def group_json(group: EnrollmentGroup, enrollments: int) -> Json:
         "enrollments": enrollments,
         "reprovision": group.reprovision,
     }
+
+
+def enrollment_json(line: Enrollment) -> Json:
+    """One line of an allow-list."""
+    return {"group": line.group, "serial": line.serial, "imported_at": line.imported_at}
 
 
 def device_json(device: Device) -> Json:

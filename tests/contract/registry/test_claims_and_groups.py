@@ -8,7 +8,7 @@ import pytest
 from broker.adapters.registry import SqlRegistry
 from broker.core.keys import KeyType
 from broker.core.records import Enrollment, Reprovision, Serials
-from broker.ports import RegistryConflict, WriteTransaction
+from broker.ports import EnrollmentFilter, RegistryConflict, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 from tests.support.records import NOW, a_claim_certificate, a_group
 from tests.support.registries import add_batch
@@ -179,3 +179,17 @@ async def test_an_allow_list_needs_its_group(registry: SqlRegistry) -> None:
     line = Enrollment(GroupName("nobody"), SerialNumber("A1"), NOW)
     with pytest.raises(RegistryConflict):
         await registry.write(lambda tx: tx.add_enrollments([line]))
+
+
+async def test_an_allow_list_is_read_in_order_page_by_page(registry: SqlRegistry) -> None:
+    await registry.write(add_batch)
+    lines = [Enrollment(LAMPS, SerialNumber(f"A{n}"), NOW) for n in range(5)]
+    await registry.write(lambda tx: tx.add_enrollments(reversed(lines)))
+    first = await registry.read(lambda tx: tx.enrollments(EnrollmentFilter(LAMPS, limit=3)))
+    after = EnrollmentFilter(LAMPS, after=first[-1].serial)
+    assert first == lines[:3]
+    assert await registry.read(lambda tx: tx.enrollments(after)) == lines[3:]
+    one = EnrollmentFilter(LAMPS, lines[2].serial)
+    assert await registry.read(lambda tx: tx.enrollments(one)) == [lines[2]]
+    other = EnrollmentFilter(GroupName("bulbs"))
+    assert await registry.read(lambda tx: tx.enrollments(other)) == []
