@@ -11,7 +11,7 @@ import pytest
 
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
-from broker.testing.compose import compose_project
+from broker.testing.compose import ComposeError, compose_project, find_engine
 from tests.containers.site import FILES, Site
 from tests.support.ports import free_port
 from tests.support.stack import Plan, Stack
@@ -20,6 +20,10 @@ from tests.support.stack import Plan, Stack
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The project, up; taken away whole at the end."""
+    try:
+        find_engine()
+    except ComposeError as error:
+        pytest.exit(str(error), returncode=1)
     ports = {zone: free_port() for zone in Zone}
     database_port = free_port()
     environment = {

@@ -16,7 +16,9 @@ def example() -> str:
     return block.split("```")[0]
 
 
-def run_pytest(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+def run_pytest(
+    folder: Path, *options: str, within: float = 100
+) -> "subprocess.CompletedProcess[str]":
     """In a project that isn't this one."""
     (folder / "pytest.ini").write_text("[pytest]\n")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -26,7 +28,7 @@ def run_pytest(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]
         env=plain_environment() | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=within,
     )
 
 
