@@ -48,7 +48,7 @@ test-unit: venv ## the inner loop: no brokers, no databases
 
 test-fault: venv ## the slow suite: kills, full disks, broken networks
 	scripts/system-packages tests
-	$(pytest) tests/fault
+	$(pytest) tests/fault -n $(workers) --dist loadfile
 
 test-containers: venv ## compose.yaml built from nothing: the main job in containers, each killed in the middle of it
 	$(pytest) tests/containers --timeout=900
