@@ -12,3 +12,17 @@ MAX_PARAMETERS: Final = 16
 MAX_PARAMETER_VALUE: Final = 128
 MAX_TOPIC: Final = 256
 MAX_BUNDLE: Final = 65_536
+MAX_CERTIFICATE: Final = 4_096
+"""Characters of one certificate in PEM; with RSA 4096 about 2,200."""
+MAX_SIGNATURE: Final = 1_024
+"""Characters of a signature in base64; RSA 4096 needs 684."""
+MAX_STATEMENT: Final = 4_096
+"""Characters of a signed statement of a device."""
+MAX_ASSIGNMENT: Final = 32_768
+MAX_METADATA: Final = 196_608
+"""Bytes of one file of TUF's metadata; the fleet broker's packet limit is 256 KiB."""
+MAX_BLOCK: Final = 32_768
+"""Bytes of an image in one answer, before base64."""
+MAX_TARGET_PATH: Final = 256
+MAX_TARGETS: Final = 16
+"""Images in one assignment."""

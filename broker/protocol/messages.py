@@ -21,6 +21,11 @@ Parameters = Annotated[dict[ParameterName, ParameterValue], Meta(max_length=limi
 Sha256 = Annotated[str, Meta(pattern=names.FINGERPRINT_PATTERN)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Seconds = Annotated[int, Meta(ge=0, le=31_536_000)]
+Signature = Annotated[
+    str, Meta(min_length=1, max_length=limits.MAX_SIGNATURE, pattern=r"^[A-Za-z0-9+/]+={0,2}\Z")
+]
+"""Base64 (RFC 4648, section 4). ECDSA in DER with the hash of the curve's size (SHA-256, SHA-384);
+Ed25519 plain; RSA as PKCS#1 v1.5 with SHA-256."""
 Moment = Annotated[datetime, Meta(tz=True)]
 """Without a time zone it couldn't be compared with any clock."""
 
@@ -40,6 +45,8 @@ class TrustBundle:
     version: Annotated[int, Meta(ge=1)]
     anchors: str
     """One or more CA certificates in PEM."""
+    root: str | None = None
+    """The root certificate in PEM, by whose key a successor of this bundle is signed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,59 @@ class EnrollAccepted:
     """Until when the certificate must have been proven; none when it has been already."""
     fleet: Endpoint
     trust_bundle: TrustBundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverRequest:
+    """Claim zone, `recover`: a member whose certificate has expired asks for a new one.
+
+    It proves who it is by the key of its last confirmed certificate; see `recovery_statement`.
+    The answer is `EnrollAccepted`.
+    """
+
+    request_id: RequestId
+    csr: Csr
+    certificate: Annotated[str, Meta(min_length=1, max_length=limits.MAX_CERTIFICATE)]
+    """The last certificate in PEM, without its issuer's."""
+    signature: Signature
+    """Over `recovery_statement`, by the key of `certificate`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenewRequest:
+    """Fleet zone, `renew`: a member asks for its next certificate. The answer is `EnrollAccepted`.
+
+    The connection, made with the certificate in use, proves who asks.
+    """
+
+    request_id: RequestId
+    csr: Csr
+    order: Annotated[int, Meta(ge=1)] | None = None
+    """The version of the `RotationOrder` that is followed; none when the time has come anyway."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationOrder:
+    """Retained under `desired/rotation`: the device is to renew its certificate.
+
+    An order that has been followed (a certificate confirmed that was asked for with its version, or
+    a later one) stays retained and means nothing more.
+    """
+
+    version: Annotated[int, Meta(ge=1)]
+    """Rises with each order for this device."""
+    renew_by: Moment
+    """Spread the renewal over the time that is left; what is past means now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedTrustBundle:
+    """Retained at `TRUST_BUNDLE`: a bundle that replaces an older one, signed by the root."""
+
+    bundle: Annotated[str, Meta(min_length=1, max_length=limits.MAX_ANSWER)]
+    """A `TrustBundle` as JSON text; signed is `trust_bundle_statement` of this text."""
+    signature: Signature
+    """By the key of the root certificate that the device trusts already."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,11 @@
     muster/v1/claim/{claim name}/{client id}/{operation}
     muster/v1/device/{device id}/{operation}
 
-An answer comes on the request's topic plus `/accepted` or `/rejected`.
+An answer comes on the request's topic plus `/accepted` or `/rejected`. What holds until it is
+replaced is retained, and comes to whoever subscribes:
+
+    muster/v1/device/{device id}/desired/{what}     for one device
+    muster/v1/fleet/{what}                          for every device of the fleet
 """
 
 from dataclasses import dataclass
@@ -13,17 +17,46 @@ from typing import Final
 from broker.protocol import limits
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import ClaimName, ClientId, DeviceId, is_name
+from broker.protocol.zones import Zone
 
 PREFIX: Final = "muster/v1"
 CLAIM_REQUESTS: Final = f"{PREFIX}/claim/+/+/+"
 DEVICE_REQUESTS: Final = f"{PREFIX}/device/+/+"
+TRUST_BUNDLE: Final = f"{PREFIX}/fleet/trust-bundle"
+"""The newest anchors, signed by the root; retained for every device of the fleet."""
+UPDATE_METADATA: Final = f"{PREFIX}/fleet/update"
+"""The branch of TUF's metadata; the level below is the file's name (`3.root.json`)."""
+RETAINED_MARK: Final = f"{PREFIX}/service/retained"
+"""How far the fleet broker's memory of retained messages goes; the service's own."""
 
 
 class Operation(StrEnum):
     """What a device may ask for."""
 
     ENROLL = "enroll"
+    RECOVER = "recover"
     CONFIRM = "confirm"
+    RENEW = "renew"
+    REPORT = "report"
+    BLOCK = "block"
+
+
+ZONE_OF: Final[dict[Operation, Zone]] = {
+    Operation.ENROLL: Zone.CLAIM,
+    Operation.RECOVER: Zone.CLAIM,
+    Operation.CONFIRM: Zone.FLEET,
+    Operation.RENEW: Zone.FLEET,
+    Operation.REPORT: Zone.FLEET,
+    Operation.BLOCK: Zone.FLEET,
+}
+"""Where each is asked for; there is no other place."""
+
+
+class Desired(StrEnum):
+    """What the service wants of one device, retained for it alone."""
+
+    ROTATION = "rotation"
+    UPDATE = "update"
 
 
 class Outcome(StrEnum):
@@ -72,6 +105,16 @@ def device_topic(origin: DeviceOrigin, operation: Operation) -> str:
 def answer_topic(request_topic: str, outcome: Outcome) -> str:
     """Where the answer to a request goes; only the asker may read it."""
     return f"{request_topic}/{outcome}"
+
+
+def desired_topic(device_id: DeviceId, what: Desired) -> str:
+    """Where the service retains what it wants of a device; only that device may read it."""
+    return f"{PREFIX}/device/{device_id}/desired/{what}"
+
+
+def metadata_topic(file_name: str) -> str:
+    """Where a file of TUF's metadata is retained, such as `timestamp.json` or `3.root.json`."""
+    return f"{UPDATE_METADATA}/{file_name}"
 
 
 def parse_request(topic: str) -> Request:

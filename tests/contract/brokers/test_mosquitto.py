@@ -17,14 +17,12 @@ from broker.adapters.brokers.admin_socket import MAX_CLIENT_ID, visit
 from broker.adapters.brokers.crl_file import swap
 from broker.adapters.brokers.errors import BrokerControlError
 from broker.adapters.brokers.mosquitto import MosquittoControl
-from broker.protocol.topics import Operation
+from broker.protocol.topics import ZONE_OF, Operation
 from broker.protocol.zones import Zone
 from tests.support.certificates import Certificates
 from tests.support.knocking import Answer, knock
 from tests.support.mosquitto import STOCK, RunningMosquitto, run_mosquitto
 from tests.support.peers import peer
-
-ZONE_OF = {Operation.ENROLL: Zone.CLAIM, Operation.CONFIRM: Zone.FLEET}
 
 
 @pytest.fixture

@@ -1,0 +1,26 @@
+"""What is signed, byte for byte. Each kind begins with a line of its own, so that a signature made
+for one purpose is worth nothing for another."""
+
+
+def recovery_statement(request_id: str, csr_sha256: str) -> bytes:
+    """What a device signs with the key of its last certificate to recover.
+
+    Args:
+        csr_sha256: SHA-256 of the signing request in DER, 64 lower-case hex digits.
+    """
+    return f"muster-recover-v1\n{request_id}\n{csr_sha256}".encode()
+
+
+def trust_bundle_statement(bundle: str) -> bytes:
+    """What the root's key signs: the bundle's JSON text as it travels."""
+    return b"muster-trust-bundle-v1\n" + bundle.encode()
+
+
+def assignment_statement(assignment: str) -> bytes:
+    """What the director's key signs: the assignment's JSON text as it travels."""
+    return b"muster-assignment-v1\n" + assignment.encode()
+
+
+def report_statement(report: str) -> bytes:
+    """What a device's key signs: the report's JSON text as it travels."""
+    return b"muster-report-v1\n" + report.encode()
