@@ -35,6 +35,7 @@ from broker.services.lapse import LapseService
 from broker.services.lock_out import LockOuts
 from broker.services.outbox import Outbox
 from broker.services.refusals import RefusalLog
+from broker.services.retained import RetainedMessages
 from broker.settings import BrokerKind, Settings
 
 _log = structlog.get_logger(__name__)
@@ -59,11 +60,13 @@ class _Links:
     def __init__(self) -> None:
         self.by_zone: dict[Zone, BrokerLink] = {}
 
-    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
+    async def publish(
+        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
+    ) -> None:
         link = self.by_zone.get(zone)
         if link is None:
             raise PublishError(f"no link to the {zone} broker")
-        await link.publish(topic, payload)
+        await link.publish(topic, payload, retain=retain)
 
 
 def open_registry(home: MusterHome, settings: Settings) -> SqlRegistry:
@@ -125,6 +128,7 @@ class Muster:
             zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
             for zone in Zone
         }
+        retained = RetainedMessages(registry, links, links.by_zone[Zone.FLEET])
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         fleet_crl = FleetCrl(
             registry,
@@ -143,6 +147,7 @@ class Muster:
             Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
             Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
+            Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
             Chore("claim-alarms", 5.0, lambda: _give_alarms(alarms)),

@@ -1,6 +1,6 @@
 """What the services need from the world, as Protocols. Adapters meet them; `app` joins the two."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -19,6 +19,7 @@ from broker.core.records import (
     EventKind,
     LockOut,
     Reply,
+    Retained,
     RevocationReason,
 )
 from broker.protocol.names import (
@@ -159,6 +160,10 @@ class ReadTransaction(Protocol):
     def pending_replies(self, limit: int, zone: Zone | None = None) -> list[Reply]:
         """Replies in the outbox, of one zone or of both, oldest first."""
 
+    def retained(self, topic: str) -> Retained | None: ...
+    def retained_after(self, stamp: int, topic: str, limit: int) -> list[Retained]:
+        """What comes after (`stamp`, `topic`), ordered by both."""
+
     def events(self, wanted: EventFilter) -> list[Event]: ...
     def counter(self, name: str) -> int:
         """The counter's value; 0 when it was never raised."""
@@ -202,6 +207,13 @@ class WriteTransaction(ReadTransaction, Protocol):
     def add_event(self, event: Event) -> None: ...
     def add_reply(self, reply: Reply) -> None: ...
     def remove_replies(self, ids: Sequence[str]) -> None: ...
+    def retain(self, messages: Mapping[str, bytes]) -> None:
+        """Keeps each payload as what its topic is to retain, all of them under one new stamp.
+
+        The service publishes them (`services/retained.py`), and again to a broker that forgot.
+        What is kept already with the same payload isn't stamped anew.
+        """
+
     def raise_counter(self, name: str) -> int:
         """Adds one and returns the new value."""
 
@@ -252,11 +264,29 @@ class BrokerControl(Protocol):
 class Publisher(Protocol):
     """Sends what the service says on one zone's broker."""
 
-    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
+    async def publish(
+        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
+    ) -> None:
         """Returns when the broker has it (PUBACK).
 
         Raises:
             PublishError: it isn't certain that the broker has it.
+        """
+
+
+class FleetMemory(Protocol):
+    """What the fleet's broker remembers of its retained messages."""
+
+    @property
+    def session(self) -> int | None:
+        """Another number after each new connection: the broker may have forgotten meanwhile. None
+        while there is no connection."""
+
+    async def mark(self) -> int:
+        """The mark that this connection found retained; 0 when there was none.
+
+        Raises:
+            PublishError: there is no connection.
         """
 
 

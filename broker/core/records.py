@@ -211,3 +211,14 @@ class Reply:
     topic: str
     payload: bytes
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What a topic of the fleet zone is to retain; the broker's memory of it is a cache."""
+
+    topic: str
+    payload: bytes
+    """Empty when the topic is to retain nothing any more."""
+    stamp: int
+    """Rises with every change of anything retained; what changed together shares one."""

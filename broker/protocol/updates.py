@@ -6,7 +6,7 @@ are in root.json, in the field `x-muster-director` (`{"keyids": [...], "threshol
 among root's `keys`): so only the offline root decides who may assign.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
@@ -28,7 +28,34 @@ TargetPath = Annotated[
 """A target's path in TUF's sense, without empty parts, `..` or a leading dot."""
 KeyId = Annotated[str, Meta(pattern=names.FINGERPRINT_PATTERN)]
 Length = Annotated[int, Meta(ge=0, le=1 << 40)]
+HardwareRevision = Annotated[str, Meta(pattern=names.NAME_PATTERN)]
+VersionText = Annotated[str, Meta(max_length=64, pattern=r"^\d+(\.\d+){0,3}(-[0-9A-Za-z.-]+)?\Z")]
+"""One to four numbers, and what SemVer 2.0 calls a pre-release; see `broker.protocol.versions`."""
 RolloutName = Annotated[str, Meta(pattern=names.NAME_PATTERN)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What TUF's targets metadata says of an image, in its `custom` field."""
+
+    component: Annotated[str, Meta(pattern=names.NAME_PATTERN)] = "main"
+    """Which part of the device it replaces; each part has slots and a version of its own."""
+    model: Annotated[str, Meta(pattern=names.NAME_PATTERN)]
+    hw_revs: Annotated[tuple[HardwareRevision, ...], Meta(max_length=64)] = ()
+    """The hardware revisions on which it runs; none given means all."""
+    version: VersionText
+    security_counter: Annotated[int, Meta(ge=0, le=1 << 31)]
+    """Rises when an older version must not run any more; the device never lets it fall."""
+    min_source_version: VersionText | None = None
+    """The oldest version of the component from which this one can be reached."""
+    depends: Annotated[dict[str, VersionText], Meta(max_length=16)] = field(default_factory=dict)
+    """By component, the oldest version that must run beside it, or come with it."""
+    sbom: TargetPath | None = None
+    """The target that holds its bill of materials."""
+    support_until: Moment | None = None
+    vulnerability_contact: Annotated[str, Meta(max_length=256)] | None = None
+    """Where to report a weakness: `mailto:` or `https://`."""
+    notes: Annotated[str, Meta(max_length=2048)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

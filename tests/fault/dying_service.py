@@ -128,10 +128,12 @@ def wrap_links(death: Death) -> None:
     """Steps around publishing an answer and acknowledging a request, in each zone."""
     publish = BrokerLink.publish
 
-    async def published(self: BrokerLink, topic: str, payload: bytes) -> None:
+    async def published(
+        self: BrokerLink, topic: str, payload: bytes, *, retain: bool = False
+    ) -> None:
         zone = self._settings.zone
         death.step(f"{zone}-publish-before")
-        await publish(self, topic, payload)
+        await publish(self, topic, payload, retain=retain)
         death.step(f"{zone}-publish-after")
 
     BrokerLink.publish = published  # type: ignore[method-assign]

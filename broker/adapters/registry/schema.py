@@ -189,3 +189,12 @@ COUNTER: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
 )
+
+RETAINED: Final = sa.Table(
+    "retained",
+    METADATA,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("stamp", sa.BigInteger, nullable=False),
+    sa.Index(None, "stamp", "topic"),
+)

@@ -12,15 +12,16 @@ from broker.adapters.registry import (
     groups,
     lock_outs,
     outbox,
+    retained,
 )
 from broker.adapters.registry.certificates import Certificates
 from broker.adapters.registry.claims import Claims
-from broker.adapters.registry.counters import Counters
 from broker.adapters.registry.devices import Devices
 from broker.adapters.registry.events import Events
 from broker.adapters.registry.groups import Groups
 from broker.adapters.registry.lock_outs import LockOuts
 from broker.adapters.registry.outbox import Outbox
+from broker.adapters.registry.retained import RetainedMessages
 from broker.adapters.registry.session import Compiler, Session
 from broker.core.claim_policy import ClaimContext
 from broker.protocol.names import ClaimName, Fingerprint, SerialNumber
@@ -35,10 +36,13 @@ _SENDING_ORDER: Final = (
     events.ADD,
     outbox.ADD,
     outbox.REMOVE,
+    retained.SAVE,
 )
 
 
-class SqlTransaction(Claims, Groups, Devices, Certificates, LockOuts, Events, Outbox, Counters):
+class SqlTransaction(
+    Claims, Groups, Devices, Certificates, LockOuts, Events, Outbox, RetainedMessages
+):
     """A `WriteTransaction` on a connection that excludes other writers.
 
     On a connection that sees one moment and can't write, it's a `ReadTransaction`.

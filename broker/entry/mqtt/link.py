@@ -11,6 +11,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import structlog
 from broker.ports import PublishError, RegistryError
 from broker.protocol import limits
 from broker.protocol.messages import Endpoint
+from broker.protocol.topics import RETAINED_MARK
 from broker.protocol.zones import Zone
 
 _log = structlog.get_logger(__name__)
@@ -29,6 +31,9 @@ _TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _SHORTEST_LIFE_S = 5.0
+_MARK_TIMEOUT_S = 2.0
+"""A broker that has the mark delivers it at once after the subscription; MQTT doesn't say that
+there is none."""
 _IN_FLIGHT = 1000
 """Answers on their way at once. paho counts them; the broker's own limit is lower."""
 
@@ -97,9 +102,30 @@ class BrokerLink:
         self._slots = asyncio.Semaphore(settings.concurrent)
         self._publishing: set[asyncio.Timeout] = set()
         self._connected_at = 0.0
+        self._session = 0
+        self._mark = 0
+        self._mark_known = asyncio.Event()
         self.connected = asyncio.Event()
 
-    async def publish(self, topic: str, payload: bytes) -> None:
+    @property
+    def session(self) -> int | None:
+        """The number of the connection; none while there isn't any."""
+        return self._session if self._client is not None else None
+
+    async def mark(self) -> int:
+        """The number that was retained at `RETAINED_MARK` when this connection began, or 0.
+
+        Raises:
+            PublishError: there is no connection.
+        """
+        if self._client is None:
+            raise PublishError(f"not connected to the {self._settings.zone} broker")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MARK_TIMEOUT_S):
+                await self._mark_known.wait()
+        return self._mark
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Returns when the broker has the message.
 
         Raises:
@@ -112,7 +138,7 @@ class BrokerLink:
             async with asyncio.timeout(None) as patience:
                 self._publishing.add(patience)
                 try:
-                    await client.publish(topic, payload, qos=1)
+                    await client.publish(topic, payload, qos=1, retain=retain)
                 finally:
                     self._publishing.discard(patience)
         except (aiomqtt.MqttError, OSError, ValueError) as error:
@@ -141,13 +167,20 @@ class BrokerLink:
         tls = await asyncio.to_thread(self._settings.tls.context)
         async with self._connect(tls) as client:
             self._client = client
+            self._session += 1
+            self._mark, self._mark_known = 0, asyncio.Event()
             try:
                 await client.subscribe(self._settings.subscription, qos=1)
+                if self._settings.zone is Zone.FLEET:
+                    await client.subscribe(RETAINED_MARK, qos=1)
                 self._connected_at = asyncio.get_running_loop().time()
                 self.connected.set()
                 _log.info("broker_connected", zone=self._settings.zone)
                 handlers.create_task(self._publish_what_waits(client))
                 async for message in client.messages:
+                    if str(message.topic) == RETAINED_MARK:
+                        self._learn_mark(client, message)
+                        continue
                     await self._slots.acquire()
                     handlers.create_task(self._handle_and_acknowledge(client, message))
             finally:
@@ -155,6 +188,12 @@ class BrokerLink:
                 # aiomqtt lets a publication wait for its PUBACK although the connection has ended.
                 for patience in self._publishing:
                     patience.reschedule(0)
+
+    def _learn_mark(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
+        if message.retain and message.payload.isdigit():
+            self._mark = int(message.payload)
+        self._mark_known.set()
+        client._client.ack(message.mid, message.qos)
 
     async def _publish_what_waits(self, client: aiomqtt.Client) -> None:
         """Tries for as long as the connection lasts: the registry may be away as well."""

@@ -55,7 +55,9 @@ class Replay:
         services = Services(desk.enrolling, desk.confirming, admission, refusals, outbox)
         self.router = Router(services, self, NoTelemetry())
 
-    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
+    async def publish(
+        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
+    ) -> None:
         self.heard.append((zone, topic, payload))
 
     async def send(self, vector: dict[str, Any]) -> None:
