@@ -27,7 +27,8 @@ class RetainedMessages:
         self._publisher = publisher
         self._memory = memory
         self._session: int | None = None
-        self._start_after(0)
+        self._marked = 0
+        self._next = (1, "")
 
     async def bring_up_to_date(self) -> int:
         """Publishes what the broker doesn't have; returns how many messages that were.
