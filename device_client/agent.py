@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
@@ -29,6 +29,7 @@ from device_client.errors import (
 )
 from device_client.identity import Identity
 from device_client.keystore import Keystore
+from device_client.online import Duty, Online, live
 from device_client.retry import Prospect
 from device_client.settings import Timing
 from device_client.status import Activity, StatusFile
@@ -54,13 +55,18 @@ class Agent:
         timing: Timing = Timing(),  # noqa: B008 - frozen
         clock: Callable[[], datetime] = _utc_now,
         chance: Callable[[], float] = random.random,
+        duties: Sequence[Duty] = (),
     ) -> None:
-        """`clock` gives the time in UTC, `chance` numbers from 0 up to 1 for the jitter."""
+        """`clock` gives the time in UTC, `chance` numbers from 0 up to 1 for the jitter.
+
+        The `duties` are performed by `run` on every connection to the fleet.
+        """
         self._keystore = keystore
         self._status = status
         self._timing = timing
         self._clock = clock
         self._chance = chance
+        self._duties = duties
         self._soon = Backoff(timing.backoff_base_s, timing.backoff_cap_s, chance)
         self._later = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
         self._last_error: DeviceError | None = None
@@ -90,7 +96,8 @@ class Agent:
 
     async def run(self) -> None:
         """Becomes a member and stays connected to the fleet, until cancelled."""
-        await self._persist(self._stay_connected, _never)
+        while True:
+            await self._persist(self._stay_connected, _never)
 
     async def _persist(
         self, attempt: Callable[[], Awaitable[ResultT]], gives_up: Callable[[Prospect], bool]
@@ -115,8 +122,8 @@ class Agent:
             return identity
 
     async def _stay_connected(self) -> None:
-        async with self._membership() as (_, connection):
-            await connection.until_lost()
+        async with self._membership() as (identity, connection):
+            await live(Online(identity, connection), self._duties)
 
     @asynccontextmanager
     async def _membership(self) -> AsyncIterator[tuple[Identity, Connection]]:

@@ -97,6 +97,12 @@ class AnswerInvalid(DeviceError):
     code = "answer_invalid"
 
 
+class DutyFailed(DeviceError):
+    """A part of the agent has a fault; the log has where."""
+
+    code = "duty_failed"
+
+
 class TimedOut(DeviceError):
     """The time that the caller allowed is over."""
 

@@ -13,7 +13,7 @@ from broker.protocol.messages import Rejected
 from broker.protocol.topics import Outcome, answer_topic
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
 from device_client.packets import Publication
-from device_client.transport import Connection
+from device_client.transport import Connection, Watch
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ async def ask(
     """The service's acceptance. The request is sent once for each of the `waits_s` (seconds).
 
     It listens before it asks, and every repetition carries the same request id, so an answer to an
-    earlier one counts.
+    earlier one counts. Several questions may be open at once on one connection.
 
     Raises:
         RequestRejected: the service said no.
@@ -58,23 +58,24 @@ async def ask(
         AnswerInvalid: it said what this program can't read.
         ConnectionLost: the connection ended.
     """
-    await connection.subscribe(*(answer_topic(question.topic, outcome) for outcome in Outcome))
-    for wait_s in waits_s:
-        await connection.publish(question.topic, codec.encode(question.request))
-        try:
-            async with asyncio.timeout(wait_s):
-                return await _answer(connection, question)
-        except TimeoutError:
-            log.warning("no answer on %s within %.0f s", question.topic, wait_s)
+    answers = [answer_topic(question.topic, outcome) for outcome in Outcome]
+    async with connection.watch(*answers, retained=False) as watch:
+        for wait_s in waits_s:
+            await connection.publish(question.topic, codec.encode(question.request))
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await _answer(watch, question)
+            except TimeoutError:
+                log.warning("no answer on %s within %.0f s", question.topic, wait_s)
     raise NoAnswer(
         "The broker took the request, but the service didn't answer.",
         "Check that 'muster up' is running and connected to this broker.",
     )
 
 
-async def _answer(connection: Connection, question: Question[AnswerT]) -> AnswerT:
+async def _answer(watch: Watch, question: Question[AnswerT]) -> AnswerT:
     while True:
-        answer = _read(await connection.receive(), question)
+        answer = _read(await watch.next(), question)
         if answer is not None:
             return answer
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from broker.protocol import limits
 
-MAX_PACKET: Final = limits.MAX_ANSWER + limits.MAX_TOPIC + 16
+MAX_PACKET: Final = max(limits.MAX_ANSWER, limits.MAX_METADATA) + limits.MAX_TOPIC + 16
 """The largest packet that is taken, in bytes."""
 
 PINGREQ: Final = b"\xc0\x00"

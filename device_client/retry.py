@@ -11,6 +11,7 @@ from device_client.errors import (
     CertificateRefused,
     ConnectionLost,
     DeviceError,
+    DutyFailed,
     NoAnswer,
     RequestRejected,
     ServerNotTrusted,
@@ -66,7 +67,7 @@ def prospect(error: DeviceError, in_a_row: int) -> Prospect:
             if in_a_row < TRIES_BEFORE_DOUBT:
                 return Prospect.SOON
             return Prospect.NEVER if error.zone is Zone.CLAIM else Prospect.LATER
-        case Unreachable() | ConnectionLost() | NoAnswer():
+        case Unreachable() | ConnectionLost() | NoAnswer() | DutyFailed():
             return Prospect.SOON
         case ServerNotTrusted() | AnswerInvalid() | BundleInvalid() | StateUnusable():
             return Prospect.NEVER

@@ -9,8 +9,9 @@ certificate, as a time-out much later.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -29,7 +30,9 @@ from device_client.packets import ConnAck, Malformed, Packet, PubAck, Publicatio
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 64
-"""Messages received and not yet read; more are dropped, as QoS 1 is a hop and not a promise."""
+"""Messages that a watch holds unread; more are dropped, as QoS 1 is a hop and not a promise."""
+MAX_WAITING_BYTES: Final = 1 << 20
+"""Payload that a watch holds unread; a device hasn't the memory for many of the largest."""
 _GOODBYE_S: Final = 1.0
 _NEXT_ADDRESS_S: Final = 0.25
 """When to try a host's next address beside the one that doesn't answer (RFC 8305, 5)."""
@@ -55,15 +58,64 @@ class Address:
         return f"The {self.zone} broker {self.endpoint.host}:{self.endpoint.port}"
 
 
+class Watch:
+    """The messages on some topics, in the order in which they came."""
+
+    def __init__(self, filters: Sequence[str], ended: asyncio.Future[None]) -> None:
+        """Only `Connection.watch` makes one; `ended` is done when nothing comes any more."""
+        self._filters = [one.split("/") for one in filters]
+        self._ended = ended
+        self._waiting: deque[Publication] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+
+    async def next(self) -> Publication:
+        """The next message; waits for it as long as it takes.
+
+        Raises:
+            ConnectionLost: the connection ended.
+        """
+        while not self._waiting:
+            self._arrived.clear()
+            await self._until_something_happens()
+            if self._ended.done() and not self._waiting:
+                raise ConnectionLost("The connection was lost. The broker may be restarting.")
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message.payload)
+        return message
+
+    def take(self, message: Publication) -> bool:
+        """Keeps the message if it's on one of the topics; whether it is."""
+        levels = message.topic.split("/")
+        if not any(_matches(one, levels) for one in self._filters):
+            return False
+        size = self._waiting_bytes + len(message.payload)
+        if len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES:
+            log.warning("too many messages at once: one on %s was dropped", message.topic)
+            return True
+        self._waiting_bytes = size
+        self._waiting.append(message)
+        self._arrived.set()
+        return True
+
+    async def _until_something_happens(self) -> None:
+        arrival = asyncio.ensure_future(self._arrived.wait())
+        try:
+            await asyncio.wait((arrival, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+
+
 class Connection(asyncio.Protocol):
-    """An accepted connection; all waits are limited to the address's timeout but `receive`."""
+    """An accepted connection; all waits are limited to the address's timeout but a watch's."""
 
     def __init__(self, address: Address) -> None:
         """Only `connected` makes one."""
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._decoder = packets.Decoder()
-        self._messages: asyncio.Queue[Publication] = asyncio.Queue(MAX_WAITING)
+        self._watches: list[Watch] = []
+        self._granted: set[str] = set()
         self._accepted: asyncio.Future[ConnAck] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._acknowledged: dict[int, asyncio.Future[bool]] = {}
@@ -72,14 +124,36 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
 
-    async def subscribe(self, *topics: str) -> None:
+    @asynccontextmanager
+    async def watch(self, *filters: str, retained: bool = True) -> AsyncIterator[Watch]:
+        """What comes on topics that match the filters (MQTT 3.1.1, 4.7), until the block's end.
+
+        It hears everything from before the broker has granted the subscription. What the broker
+        retains comes first, and to other watches of the same filter too; with `retained` unset a
+        filter that was granted already is not asked for again, which saves a round trip.
+
+        Raises:
+            ConnectionLost: the connection ended, or the subscription wasn't granted in time.
+        """
+        watch = Watch(filters, self._ended)
+        self._watches.append(watch)
+        try:
+            wanted = filters if retained else [one for one in filters if one not in self._granted]
+            if wanted:
+                await self.subscribe(*wanted)
+            yield watch
+        finally:
+            self._watches.remove(watch)
+
+    async def subscribe(self, *filters: str) -> None:
         """Returns when the broker has granted all subscriptions.
 
         Raises:
             ConnectionLost: the connection ended, or they weren't granted in time.
         """
         packet_id = self._new_packet_id()
-        await self._acknowledgement(packet_id, packets.subscribe(packet_id, topics))
+        await self._acknowledgement(packet_id, packets.subscribe(packet_id, filters))
+        self._granted.update(filters)
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Returns when the broker has acknowledged the message.
@@ -90,32 +164,14 @@ class Connection(asyncio.Protocol):
         packet_id = self._new_packet_id()
         await self._acknowledgement(packet_id, packets.publish(packet_id, topic, payload))
 
-    async def receive(self) -> Publication:
-        """The next message.
-
-        Raises:
-            ConnectionLost: the connection ended.
-        """
-        with suppress(asyncio.QueueEmpty):
-            return self._messages.get_nowait()
-        waiting = asyncio.ensure_future(self._messages.get())
-        try:
-            await asyncio.wait((waiting, self._ended), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-        finally:
-            waiting.cancel()
-        raise self._lost()
-
     async def until_lost(self) -> None:
-        """Waits for the end, and drops what arrives meanwhile.
+        """Waits for the end.
 
         Raises:
             ConnectionLost: always.
         """
-        while True:
-            message = await self.receive()
-            log.debug("nobody waits for a message on %s", message.topic)
+        await asyncio.wait((self._ended,))
+        raise self._lost()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS is up: introduces itself."""
@@ -216,10 +272,9 @@ class Connection(asyncio.Protocol):
                 pass
 
     def _take(self, message: Publication) -> None:
-        try:
-            self._messages.put_nowait(message)
-        except asyncio.QueueFull:
-            log.warning("too many messages at once: one on %s was dropped", message.topic)
+        taken = [watch.take(message) for watch in self._watches]
+        if not any(taken):
+            log.debug("nobody waits for a message on %s", message.topic)
         if message.packet_id is not None:
             self._write(packets.puback(message.packet_id))
 
@@ -272,6 +327,16 @@ async def connected(address: Address) -> AsyncIterator[Connection]:
         yield connection
     finally:
         await connection._close()
+
+
+def _matches(levels: Sequence[str], topic: Sequence[str]) -> bool:
+    """Whether a filter, cut into levels, covers the topic (MQTT 3.1.1, 4.7.1)."""
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index >= len(topic) or level not in ("+", topic[index]):
+            return False
+    return len(levels) == len(topic)
 
 
 def _explained(error: OSError | ValueError, address: Address) -> DeviceError:

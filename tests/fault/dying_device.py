@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from device_client import cli
-from device_client.transport import Connection
+from device_client.transport import Connection, Watch
 
 DISK: Final = ("mkdir", "write", "fsync", "replace", "rename", "symlink", "unlink")
-NETWORK: Final = ("subscribe", "publish", "receive")
+NETWORK: Final = ((Connection, "subscribe"), (Connection, "publish"), (Watch, "next"))
 
 
 class Death:
@@ -45,17 +45,17 @@ def wrap_disk(death: Death, name: str) -> None:
     setattr(os, name, wrapped)
 
 
-def wrap_network(death: Death, name: str) -> None:
+def wrap_network(death: Death, kind: type[Any], name: str) -> None:
     """One method of a connection; killed before and after are the same but for the next step."""
-    real = getattr(Connection, name)
+    real = getattr(kind, name)
 
-    async def wrapped(self: Connection, *args: Any) -> Any:
+    async def wrapped(self: Any, *args: Any) -> Any:
         death.step(f"{name}-before")
         result = await real(self, *args)
         death.step(f"{name}-after")
         return result
 
-    setattr(Connection, name, wrapped)
+    setattr(kind, name, wrapped)
 
 
 def run() -> int:
@@ -63,8 +63,8 @@ def run() -> int:
     death = Death(sys.argv.pop(1))
     for name in DISK:
         wrap_disk(death, name)
-    for name in NETWORK:
-        wrap_network(death, name)
+    for kind, name in NETWORK:
+        wrap_network(death, kind, name)
     status = cli.main(sys.argv[1:])
     print(json.dumps(death.seen))
     return status

@@ -33,9 +33,7 @@ ON_DISK: Final = {
     "unlink": 7,
 }
 ON_THE_NETWORK: Final = {
-    f"{step}-{when}": 2
-    for step in ("subscribe", "publish", "receive")
-    for when in ("before", "after")
+    f"{step}-{when}": 2 for step in ("subscribe", "publish", "next") for when in ("before", "after")
 }
 """How often each step happens in one claim; `test_no_step_was_forgotten` keeps it true."""
 _numbers = itertools.count(1)

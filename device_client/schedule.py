@@ -1,0 +1,24 @@
+"""When a device renews its certificate, so that a fleet made at once doesn't renew at once.
+
+The draws are numbers from 0 up to 1, each device's own; who calls keeps them or derives them, so
+that the time stays the same when it's asked for again.
+"""
+
+from datetime import datetime
+from typing import Final
+
+DUE: Final = 2 / 3
+"""How much of a lifetime has passed when the certificate is renewed, on the average."""
+JITTER: Final = 0.1
+"""How far from that it may be, as a share of the lifetime, to either side."""
+
+
+def renewal_time(not_before: datetime, not_after: datetime, draw: float) -> datetime:
+    """When to renew a certificate: evenly spread over a fifth of its lifetime."""
+    share = DUE + (2 * draw - 1) * JITTER
+    return not_before + (not_after - not_before) * share
+
+
+def spread(now: datetime, renew_by: datetime, draw: float) -> datetime:
+    """When to follow an order that came `now`: evenly over what is left, or now if nothing is."""
+    return now + max(renew_by - now, now - now) * draw
