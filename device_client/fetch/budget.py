@@ -1,0 +1,70 @@
+"""How many bytes may be fetched in a day, over restarts; and how fast."""
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+from device_client import durable
+from device_client.fetch.errors import ImageBudgetSpent
+
+_KEEP_EVERY: Final = 1 << 20
+"""Bytes between two writes of the file: a power cut forgets at most so many."""
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+class DailyBudget:
+    """Counts the bytes of a day, in UTC; those of an image that is thrown away count, too."""
+
+    def __init__(
+        self, per_day: int, file: Path | None = None, today: Callable[[], date] = _today
+    ) -> None:
+        """`file` keeps the count over restarts; a damaged one counts as none."""
+        self._per_day = per_day
+        self._file = file
+        self._today = today
+        self._day, self._spent = _read(file) or (today(), 0)
+        self._kept = self._spent
+
+    @property
+    def left(self) -> int:
+        """The bytes that may still be fetched today."""
+        self._turn_page()
+        return max(0, self._per_day - self._spent)
+
+    def check(self) -> None:
+        """Raises ImageBudgetSpent when nothing is left."""
+        if not self.left:
+            raise ImageBudgetSpent(
+                f"The {self._per_day} bytes that may be fetched in a day are spent.",
+                "It goes on tomorrow; a larger budget is a setting of the device.",
+            )
+
+    def spend(self, count: int) -> None:
+        """Counts bytes that have been received. Writes a file now and then."""
+        self._turn_page()
+        self._spent += count
+        if abs(self._spent - self._kept) >= _KEEP_EVERY:
+            self.keep()
+
+    def keep(self) -> None:
+        """Writes the count down, if it has changed."""
+        if self._file is not None and self._kept != self._spent:
+            durable.replace_file(self._file, f"{self._day} {self._spent}\n".encode())
+        self._kept = self._spent
+
+    def _turn_page(self) -> None:
+        if (today := self._today()) != self._day:
+            self._day, self._spent = today, 0
+
+
+def _read(file: Path | None) -> tuple[date, int] | None:
+    with contextlib.suppress(OSError, ValueError):
+        if file is not None:
+            day, spent = file.read_text(encoding="ascii")[:64].split()
+            return date.fromisoformat(day), max(0, int(spent))
+    return None
