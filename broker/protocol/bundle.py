@@ -25,6 +25,9 @@ class ClaimBundle:
     """Its key in PEM (PKCS#8, unencrypted: a device has nobody to type a passphrase)."""
     claim: Endpoint
     trust_bundle: TrustBundle
+    update_root: str | None = None
+    """The update repository's first root metadata (1.root.json); none where there are no updates.
+    From it every later root is verified, so it never comes from the service at run time."""
 
     def __repr__(self) -> str:
         """Without the private key, so that no log or traceback ever holds it."""
