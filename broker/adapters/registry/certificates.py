@@ -24,6 +24,7 @@ _ALL: Final = sa.select(*(column for column in _T.columns if column.name != "id"
 _OF_DEVICE: Final = _ALL.where(_T.c.device_id == sa.bindparam("wanted")).order_by(_T.c.id)
 _UNREVOKED: Final = _OF_DEVICE.where(_T.c.state != _REVOKED)
 _BY_FINGERPRINT: Final = _ALL.where(_T.c.certificate_sha256 == sa.bindparam("wanted"))
+_BY_SERIAL: Final = _ALL.where(_T.c.serial == sa.bindparam("wanted"))
 _NEWEST_OF_KEY: Final = (
     _ALL.where(_T.c.key_sha256 == sa.bindparam("wanted")).order_by(_T.c.id.desc()).limit(1)
 )
@@ -60,6 +61,11 @@ class Certificates(Part):
 
     def certificate_by_fingerprint(self, certificate: Fingerprint) -> Certificate | None:
         return self._one(_BY_FINGERPRINT, certificate)
+
+    def certificate_by_serial(self, serial: CertificateSerial) -> Certificate | None:
+        self._session.flush()
+        found = self._session.rows(_BY_SERIAL, {"wanted": serial})
+        return _certificate(found[0]) if found else None
 
     def certificates_of(self, device_ids: Sequence[DeviceId]) -> list[Certificate]:
         if len(device_ids) == 1:
