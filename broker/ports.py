@@ -145,6 +145,13 @@ class ReadTransaction(Protocol):
     def unconfirmed_before(self, moment: datetime, limit: int) -> list[Certificate]:
         """Certificates still ISSUED whose `confirm_by` is at or before `moment`, oldest first."""
 
+    def superseded_before(self, moment: datetime, limit: int) -> list[Certificate]:
+        """Certificates still SUPERSEDED whose `grace_until` is at or before `moment`, the one that
+        has waited longest first."""
+
+    def newest_of_key(self, key: Fingerprint) -> Certificate | None:
+        """The newest certificate that was ever issued for the public key, whoever's it is."""
+
     def revocations(self, now: datetime) -> list[Revocation]:
         """Every revoked or held certificate that hasn't expired by `now`, for the CRL."""
 

@@ -46,6 +46,14 @@ class Reprovision(StrEnum):
     REPLACE = "replace"
 
 
+class RotationKey(StrEnum):
+    """With which key a device of the group may renew its certificate."""
+
+    NEW = "new"
+    SAME_ALLOWED = "same-allowed"
+    """A new one, or the one that it has: for devices whose key can't be made anew."""
+
+
 @dataclass(frozen=True)
 class EnrollmentGroup:
     """The rule by which claims become devices; without a group there are no claims."""
@@ -62,6 +70,11 @@ class EnrollmentGroup:
     reprovision: Reprovision = Reprovision.REFUSE
     devices: int = 0
     """How many it holds; kept by the registry."""
+    rotation_key: RotationKey = RotationKey.NEW
+    rotation_grace: timedelta = timedelta(hours=1)
+    """How long a certificate is still good after a renewed one has taken its place."""
+    recover_within: timedelta = timedelta(days=30)
+    """For how long after its end a certificate's key still gets a new one; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +119,18 @@ class Certificate:
     revoked_for: "RevocationReason | None" = None
     held_at: datetime | None = None
     """Since when its device's suspension keeps it out; none when it doesn't."""
+    rotation_order: int | None = None
+    """The version of the `RotationOrder` for which it was asked; none when it wasn't for one."""
+    grace_until: datetime | None = None
+    """When it's to be revoked, once another has superseded it."""
+    recovery_approved_until: datetime | None = None
+    """Until when an operator lets its key ask for a successor, whatever the group's window."""
 
     def is_live(self, now: datetime) -> bool:
         """Whether a broker should let it in at `now`."""
         is_out = self.state is CertificateState.REVOKED or self.held_at is not None
-        return not is_out and now < self.not_after
+        is_over = self.grace_until is not None and now >= self.grace_until
+        return not is_out and not is_over and now < self.not_after
 
 
 class RevocationReason(StrEnum):
@@ -120,6 +140,8 @@ class RevocationReason(StrEnum):
     REPLACED = "replaced"
     OPERATOR = "operator"
     RETIRED = "retired"
+    SUPERSEDED = "superseded"
+    """The device has proven a renewed one, and the time of grace is over."""
     SUSPENDED = "suspended"
     """Not revoked, but held: it leaves the CRL when its device is resumed."""
 
@@ -171,6 +193,12 @@ class EventKind(StrEnum):
     DEVICE_RETIRED = "device.retired"
     DEVICE_LOCKED_OUT = "device.locked_out"
     DEVICE_LET_IN = "device.let_in"
+    RENEWAL_ACCEPTED = "renewal.accepted"
+    RENEWAL_REPEATED = "renewal.repeated"
+    RECOVERY_ACCEPTED = "recovery.accepted"
+    RECOVERY_REPEATED = "recovery.repeated"
+    RECOVERY_APPROVED = "recovery.approved"
+    CERTIFICATE_SUPERSEDED = "certificate.superseded"
     CERTIFICATE_REVOKED = "certificate.revoked"
     CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
     CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"

@@ -17,6 +17,7 @@ _FLAGS: Final = {
     RevocationReason.REPLACED: x509.ReasonFlags.superseded,
     RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
     RevocationReason.RETIRED: x509.ReasonFlags.cessation_of_operation,
+    RevocationReason.SUPERSEDED: x509.ReasonFlags.superseded,
     RevocationReason.SUSPENDED: x509.ReasonFlags.certificate_hold,
 }
 

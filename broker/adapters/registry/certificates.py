@@ -8,7 +8,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
-from broker.adapters.registry.schema import CERTIFICATE, IS_HELD, IS_ISSUED, IS_REVOKED
+from broker.adapters.registry.schema import (
+    CERTIFICATE,
+    IS_HELD,
+    IS_ISSUED,
+    IS_REVOKED,
+    IS_SUPERSEDED,
+)
 from broker.adapters.registry.session import Part, Row, Upsert
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, RevocationReason
@@ -31,6 +37,11 @@ _NEWEST_OF_KEY: Final = (
 _UNCONFIRMED: Final = (
     _ALL.where(IS_ISSUED, _T.c.confirm_by <= sa.bindparam("moment"))
     .order_by(_T.c.confirm_by, _T.c.id)
+    .limit(sa.bindparam("at_most", type_=sa.BigInteger))
+)
+_SUPERSEDED: Final = (
+    _ALL.where(IS_SUPERSEDED, _T.c.grace_until <= sa.bindparam("moment"))
+    .order_by(_T.c.grace_until, _T.c.id)
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _REVOCATIONS: Final = (
@@ -56,7 +67,6 @@ class Certificates(Part):
         return tuple(_certificate(r) for r in self._session.rows(_UNREVOKED, {"wanted": device_id}))
 
     def newest_of_key(self, key: Fingerprint) -> Certificate | None:
-        """The newest certificate that was ever issued for the public key."""
         return self._one(_NEWEST_OF_KEY, key)
 
     def certificate_by_fingerprint(self, certificate: Fingerprint) -> Certificate | None:
@@ -83,6 +93,11 @@ class Certificates(Part):
         self._session.flush()
         bounds = {"moment": stored(moment), "at_most": limit}
         return _certificates(self._session.rows(_UNCONFIRMED, bounds))
+
+    def superseded_before(self, moment: datetime, limit: int) -> list[Certificate]:
+        self._session.flush()
+        bounds = {"moment": stored(moment), "at_most": limit}
+        return _certificates(self._session.rows(_SUPERSEDED, bounds))
 
     def revocations(self, now: datetime) -> list[Revocation]:
         self._session.flush()
@@ -128,6 +143,9 @@ def _row(certificate: Certificate) -> dict[str, object]:
         "revoked_for": None if reason is None else reason.value,
         "pem": certificate.pem,
         "held_at": stored_or_none(certificate.held_at),
+        "rotation_order": certificate.rotation_order,
+        "grace_until": stored_or_none(certificate.grace_until),
+        "recovery_approved_until": stored_or_none(certificate.recovery_approved_until),
     }
 
 
@@ -151,6 +169,9 @@ def _certificate(row: Row) -> Certificate:
         revoked_for,
         pem,
         held_at,
+        rotation_order,
+        grace_until,
+        recovery_approved_until,
     ) = row
     return Certificate(
         serial=CertificateSerial(serial),
@@ -167,4 +188,7 @@ def _certificate(row: Row) -> Certificate:
         revoked_at=loaded_or_none(revoked_at),
         revoked_for=None if revoked_for is None else RevocationReason(revoked_for),
         held_at=loaded_or_none(held_at),
+        rotation_order=rotation_order,
+        grace_until=loaded_or_none(grace_until),
+        recovery_approved_until=loaded_or_none(recovery_approved_until),
     )

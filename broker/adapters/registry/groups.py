@@ -14,7 +14,13 @@ from broker.adapters.registry.moments import loaded, stored
 from broker.adapters.registry.schema import ENROLLMENT, ENROLLMENT_GROUP, GROUP_CLAIM
 from broker.adapters.registry.session import Part, Row, Session, Upsert
 from broker.core.keys import KeyType
-from broker.core.records import Enrollment, EnrollmentGroup, Reprovision, Serials
+from broker.core.records import (
+    Enrollment,
+    EnrollmentGroup,
+    Reprovision,
+    RotationKey,
+    Serials,
+)
 from broker.ports import EnrollmentFilter
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 
@@ -160,6 +166,9 @@ def _row(group: EnrollmentGroup) -> dict[str, object]:
         "serials": group.serials.value,
         "reprovision": group.reprovision.value,
         "devices": group.devices,
+        "rotation_key": group.rotation_key.value,
+        "rotation_grace": group.rotation_grace // _MICROSECOND,
+        "recover_within": group.recover_within // _MICROSECOND,
     }
 
 
@@ -168,7 +177,20 @@ def _groups(rows: Iterable[Row]) -> list[EnrollmentGroup]:
 
 
 def _group(rows: list[Row]) -> EnrollmentGroup:
-    name, device_name, keys, lifetime, quota, serials, reprovision, devices, _ = rows[0]
+    (
+        name,
+        device_name,
+        keys,
+        lifetime,
+        quota,
+        serials,
+        reprovision,
+        devices,
+        rotation_key,
+        rotation_grace,
+        recover_within,
+        _,
+    ) = rows[0]
     return EnrollmentGroup(
         name=GroupName(name),
         claim_certificates=frozenset(ClaimName(row[-1]) for row in rows if row[-1] is not None),
@@ -179,4 +201,7 @@ def _group(rows: list[Row]) -> EnrollmentGroup:
         serials=Serials(serials),
         reprovision=Reprovision(reprovision),
         devices=devices,
+        rotation_key=RotationKey(rotation_key),
+        rotation_grace=timedelta(microseconds=rotation_grace),
+        recover_within=timedelta(microseconds=recover_within),
     )

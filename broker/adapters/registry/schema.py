@@ -25,6 +25,7 @@ _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # As text and not as parameters: a partial index serves only a query that says the same words.
 IS_ISSUED: Final = sa.text("state = 'issued'")
 IS_REVOKED: Final = sa.text("state = 'revoked'")
+IS_SUPERSEDED: Final = sa.text("state = 'superseded'")
 IS_HELD: Final = sa.text("held_at IS NOT NULL")
 IS_WAITING: Final = sa.text("disconnected_at IS NULL AND ended_at IS NULL")
 IS_OPEN: Final = sa.text("ended_at IS NULL")
@@ -61,6 +62,9 @@ ENROLLMENT_GROUP: Final = sa.Table(
     _text("serials"),
     _text("reprovision"),
     sa.Column("devices", sa.BigInteger, nullable=False),
+    _text("rotation_key"),
+    sa.Column("rotation_grace", sa.BigInteger, nullable=False),
+    sa.Column("recover_within", sa.BigInteger, nullable=False),
 )
 
 GROUP_CLAIM: Final = sa.Table(
@@ -113,6 +117,9 @@ CERTIFICATE: Final = sa.Table(
     _text("revoked_for", nullable=True),
     _text("pem"),
     _moment("held_at", nullable=True),
+    sa.Column("rotation_order", sa.BigInteger, nullable=True),
+    _moment("grace_until", nullable=True),
+    _moment("recovery_approved_until", nullable=True),
     sa.UniqueConstraint("serial"),
     sa.UniqueConstraint("certificate_sha256"),
     # A CRL needs both of every revoked certificate.
@@ -126,6 +133,9 @@ CERTIFICATE: Final = sa.Table(
     sa.Index(None, "confirm_by", "id", sqlite_where=IS_ISSUED, postgresql_where=IS_ISSUED),
     sa.Index(None, "not_after", sqlite_where=IS_REVOKED, postgresql_where=IS_REVOKED),
     sa.Index(None, "held_at", sqlite_where=IS_HELD, postgresql_where=IS_HELD),
+    sa.Index(
+        None, "grace_until", "id", sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED
+    ),
 )
 
 LOCK_OUT: Final = sa.Table(
