@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
+from broker.core.ocsp import Status, StatusQuestion
 from broker.core.records import (
     Certificate,
     ClaimCertificate,
@@ -302,6 +304,29 @@ class PublishError(Exception):
     """The broker didn't take a message; it stays in the outbox."""
 
     code = "publish_failed"
+
+
+@dataclass(frozen=True)
+class SignedStatus:
+    """An answer about a certificate's status (OCSP), and how long it may be relied on."""
+
+    der: bytes
+    this_update: datetime
+    next_update: datetime
+
+
+class StatusAuthority(Protocol):
+    """Says for the operational authorities what became of their certificates."""
+
+    def issuer(self, question: StatusQuestion) -> x509.Certificate | None:
+        """The authority that the question names; none when it isn't one of ours."""
+
+    def sign(self, question: StatusQuestion, status: Status, now: datetime) -> SignedStatus:
+        """The answer to a question about an authority that `issuer` found. CPU only.
+
+        Raises:
+            LookupError: the authority counts no longer.
+        """
 
 
 class Telemetry(Protocol):

@@ -64,6 +64,11 @@ def build_lasting_crl(
     return build_crl(issuer, revoked, number, now, issuer.certificate.not_valid_after_utc)
 
 
+def reason_flag(reason: RevocationReason) -> x509.ReasonFlags:
+    """The reason as relying parties read it (RFC 5280, 5.3.1)."""
+    return _FLAGS[reason]
+
+
 def _entry(revocation: Revocation) -> x509.RevokedCertificate:
     return x509.RevokedCertificateBuilder(
         int(revocation.serial, 16), revocation.revoked_at, _REASONS[revocation.reason]

@@ -55,6 +55,11 @@ class FileAuthority:
         return cls(load_signer(home.operational, passphrase), home.infrastructure_crl)
 
     @property
+    def signers(self) -> tuple[Signer, ...]:
+        """The authorities whose certificates count, for answers about their status."""
+        return (self._signer,)
+
+    @property
     def chain_pem(self) -> str:
         """The operational authority's certificate; its issuer is the anchor, which isn't sent."""
         return self._chain_pem
