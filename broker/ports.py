@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from broker.core.campaign import Campaign, CampaignId, Rotation, RotationState
+from broker.core.ca_rollover import FIRST_GENERATION, InForce, Rollover
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
 from broker.core.ocsp import Status, StatusQuestion
@@ -33,6 +35,7 @@ from broker.protocol.names import (
     SerialNumber,
 )
 from broker.protocol.zones import Zone
+from broker.rollout_ports import RolloutReads, RolloutWrites
 
 ResultT = TypeVar("ResultT")
 
@@ -56,6 +59,8 @@ class IssuedCertificate:
     certificate_sha256: Fingerprint
     not_before: datetime
     not_after: datetime
+    generation: int = FIRST_GENERATION
+    """Which operational authority made it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Revocation:
     reason: RevocationReason
     device_id: DeviceId | None = None
     """Whose it was; none when it isn't a device's."""
+    generation: int = FIRST_GENERATION
+    """Which operational authority issued it, if one did."""
 
 
 class IssuingAuthority(Protocol):
@@ -74,7 +81,10 @@ class IssuingAuthority(Protocol):
 
     @property
     def chain_pem(self) -> str:
-        """The certificates that a device sends after its own: the issuing CA's, in PEM."""
+        """What a device sends after a certificate that is issued now: the issuing CA's, in PEM."""
+
+    def chain_of(self, generation: int) -> str:
+        """The same for a certificate of any authority that is trusted; empty for others'."""
 
     def issue(
         self,
@@ -87,6 +97,14 @@ class IssuingAuthority(Protocol):
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
         """The zone's whole CRL file in PEM: `revoked` and what else its verifiers need."""
+
+
+class FleetTrust(Protocol):
+    """The operational authorities that the fleet's broker is to trust."""
+
+    async def adopt(self, wanted: InForce) -> bool:
+        """Has the keys ready that are wanted, issues by the one that is to issue from now on, and
+        puts the anchors in place; whether anything was different before."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +141,7 @@ class EnrollmentFilter:
     limit: int = 1000
 
 
-class ReadTransaction(Protocol):
+class ReadTransaction(RolloutReads, Protocol):
     """A consistent view of the registry."""
 
     def claim_context(
@@ -138,7 +156,9 @@ class ReadTransaction(Protocol):
     def count_enrollments(self, group: GroupName) -> int: ...
     def device(self, device_id: DeviceId) -> Device | None: ...
     def devices(self, wanted: DeviceFilter) -> list[Device]: ...
-    def count_devices(self) -> dict[DeviceState, int]: ...
+    def count_devices(self, wanted: DeviceFilter | None = None) -> dict[DeviceState, int]:
+        """How many are in each state, of all or of those that `wanted` finds on all its pages."""
+
     def certificate_by_fingerprint(self, certificate: Fingerprint) -> Certificate | None: ...
     def certificate_by_serial(self, serial: CertificateSerial) -> Certificate | None: ...
     def certificates_of(self, device_ids: Sequence[DeviceId]) -> list[Certificate]:
@@ -167,6 +187,21 @@ class ReadTransaction(Protocol):
     def open_lock_outs(self, limit: int) -> list[LockOut]:
         """Those that haven't ended, oldest first."""
 
+    def campaign(self, campaign_id: CampaignId) -> Campaign | None: ...
+    def campaigns(self, limit: int) -> list[Campaign]:
+        """The newest ones, newest first."""
+
+    def active_campaigns(self) -> list[Campaign]:
+        """Those that give orders, or have some that may still be followed; oldest first."""
+
+    def rotations(
+        self, campaign_id: CampaignId, state: RotationState, after: str, limit: int
+    ) -> list[Rotation]:
+        """A campaign's devices in this state, ordered by id, from behind `after` on."""
+
+    def last_orders(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, int]:
+        """The highest version that each was ever ordered with; who never was is left out."""
+
     def pending_replies(self, limit: int, zone: Zone | None = None) -> list[Reply]:
         """Replies in the outbox, of one zone or of both, oldest first."""
 
@@ -174,12 +209,27 @@ class ReadTransaction(Protocol):
     def retained_after(self, stamp: int, topic: str, limit: int) -> list[Retained]:
         """What comes after (`stamp`, `topic`), ordered by both."""
 
+    def ca_rollover(self) -> Rollover | None:
+        """The newest replacement of the operational authority; none when there never was one."""
+
+    def count_moved(self, old: int, new: int, now: datetime) -> tuple[int, int]:
+        """How many devices have proven a certificate of `new`, and how many are left with the
+        `old` authority's alone. Expired and revoked certificates don't count."""
+
+    def left_behind(
+        self, old: int, new: int, now: datetime, after: str, limit: int
+    ) -> list[DeviceId]:
+        """Those that are left, in order."""
+
+    def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
+        """Certificates of one authority that are neither revoked nor expired, oldest first."""
+
     def events(self, wanted: EventFilter) -> list[Event]: ...
     def counter(self, name: str) -> int:
         """The counter's value; 0 when it was never raised."""
 
 
-class WriteTransaction(ReadTransaction, Protocol):
+class WriteTransaction(ReadTransaction, RolloutWrites, Protocol):
     """A view that changes the registry; all of it is durable together, or none."""
 
     def save_claim_certificate(self, claim: ClaimCertificate) -> None:
@@ -205,8 +255,17 @@ class WriteTransaction(ReadTransaction, Protocol):
     def save_certificate(self, certificate: Certificate) -> None:
         """Adds it, or replaces what has its serial."""
 
+    def save_ca_rollover(self, rollover: Rollover) -> None:
+        """In the place of the one before."""
+
     def save_lock_out(self, lock_out: LockOut) -> None:
         """Adds it, or replaces what has its id."""
+
+    def save_campaign(self, campaign: Campaign) -> None:
+        """Adds it, or replaces what has its id."""
+
+    def save_rotation(self, rotation: Rotation) -> None:
+        """Adds it, or replaces the device's row in its campaign."""
 
     def count_claim(self, name: ClaimName, by: int) -> None:
         """Adds `by` to the claim certificate's count of claims, which never falls below 0."""

@@ -5,6 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry import (
+    campaigns,
     certificates,
     claims,
     devices,
@@ -13,7 +14,11 @@ from broker.adapters.registry import (
     lock_outs,
     outbox,
     retained,
+    rollout_parts,
+    rollouts,
+    updates,
 )
+from broker.adapters.registry.campaigns import Campaigns
 from broker.adapters.registry.certificates import Certificates
 from broker.adapters.registry.claims import Claims
 from broker.adapters.registry.devices import Devices
@@ -22,7 +27,10 @@ from broker.adapters.registry.groups import Groups
 from broker.adapters.registry.lock_outs import LockOuts
 from broker.adapters.registry.outbox import Outbox
 from broker.adapters.registry.retained import RetainedMessages
+from broker.adapters.registry.rollout_parts import RolloutParts
+from broker.adapters.registry.rollouts import Rollouts
 from broker.adapters.registry.session import Compiler, Session
+from broker.adapters.registry.updates import Updates
 from broker.core.claim_policy import ClaimContext
 from broker.protocol.names import ClaimName, Fingerprint, SerialNumber
 
@@ -33,15 +41,34 @@ _SENDING_ORDER: Final = (
     claims.SAVE_COUNT,
     groups.SAVE_COUNT,
     lock_outs.SAVE,
+    campaigns.SAVE,
+    campaigns.SAVE_ROTATION,
     events.ADD,
     outbox.ADD,
     outbox.REMOVE,
     retained.SAVE,
+    rollouts.SAVE,
+    rollout_parts.SAVE,
+    rollout_parts.SAVE_TALLY,
+    updates.SAVE_ASSIGNMENT,
+    updates.ADD_REPORT,
+    updates.SAVE_UPDATE,
 )
 
 
 class SqlTransaction(
-    Claims, Groups, Devices, Certificates, LockOuts, Events, Outbox, RetainedMessages
+    Claims,
+    Groups,
+    Devices,
+    Certificates,
+    LockOuts,
+    Campaigns,
+    Events,
+    Outbox,
+    RetainedMessages,
+    Rollouts,
+    RolloutParts,
+    Updates,
 ):
     """A `WriteTransaction` on a connection that excludes other writers.
 

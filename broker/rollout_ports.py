@@ -1,0 +1,83 @@
+"""What the registry keeps about rollouts, as Protocols; `broker.ports` makes them a part of its
+transactions.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from broker.core.rollout import Progress, Rollout, Tally
+from broker.core.update_records import DeviceUpdate, GivenAssignment, KnownReport, Part
+from broker.protocol.names import DeviceId
+
+
+class RolloutReads(Protocol):
+    """A consistent view of rollouts, assignments and reports."""
+
+    def rollout(self, name: str) -> Rollout | None: ...
+    def rollouts(self, limit: int) -> list[Rollout]:
+        """The newest first."""
+
+    def moving_rollouts(self) -> list[Rollout]:
+        """Those for which there is something left to do, the oldest first."""
+
+    def newest_rollout_number(self) -> int:
+        """0 when there is none."""
+
+    def tally(self, rollout: str) -> Tally: ...
+    def failure_codes(self, rollout: str) -> dict[str, int]:
+        """How many of its devices failed, were skipped or were called back, by code."""
+
+    def part(self, rollout: str, device_id: DeviceId) -> Part | None: ...
+    def parts(
+        self, rollout: str, among: Sequence[Progress], after: DeviceId | None, limit: int
+    ) -> list[Part]:
+        """Those who stand at one of `among` (or anywhere, when it's empty), ordered by device."""
+
+    def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
+        """The first of the queue whose part has this wave (0 or that of the late joiners)."""
+
+    def count_silent(self, rollout: str, since: datetime) -> int:
+        """How many were told before `since` and haven't said anything yet."""
+
+    def gone_parts(self, rollout: str, limit: int) -> list[Part]:
+        """Those in flight whose device was revoked or has retired."""
+
+    def given_assignment(self, device_id: DeviceId, sequence: int) -> GivenAssignment | None: ...
+    def expiring_assignments(self, before: datetime, limit: int) -> list[GivenAssignment]:
+        """Those that aren't settled and expire before that, the first to expire first."""
+
+    def report(self, device_id: DeviceId, report_id: str) -> KnownReport | None: ...
+    def reports_of(self, device_id: DeviceId, limit: int) -> list[KnownReport]:
+        """The newest first."""
+
+    def device_update(self, device_id: DeviceId) -> DeviceUpdate | None: ...
+    def device_updates(self, device_ids: Sequence[DeviceId]) -> list[DeviceUpdate]: ...
+    def count_unsupported(self, now: datetime) -> int:
+        """How many devices run something whose support has ended by `now`."""
+
+    def joined_after(self, event_id: int, limit: int) -> list[tuple[int, DeviceId]]:
+        """Who has become active since that event, with the event of each, oldest first."""
+
+    def last_event_id(self) -> int:
+        """0 when nothing has happened yet."""
+
+    def retained_below(self, prefix: str) -> list[str]:
+        """The topics that begin with `prefix` and are to retain something."""
+
+
+class RolloutWrites(Protocol):
+    """What changes them."""
+
+    def save_rollout(self, rollout: Rollout) -> None:
+        """Adds it, or replaces what has its name."""
+
+    def save_part(self, part: Part) -> None:
+        """Adds it, or replaces what the rollout has for its device; the tally follows."""
+
+    def save_assignment(self, assignment: GivenAssignment) -> None:
+        """Adds it, or replaces what has its device and sequence."""
+
+    def add_report(self, report: KnownReport) -> None: ...
+    def save_device_update(self, update: DeviceUpdate) -> None:
+        """Adds it, or replaces what is known of the device."""
