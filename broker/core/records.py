@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from broker.core.ca_rollover import FIRST_GENERATION
 from broker.core.keys import KeyType
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.protocol.names import (
@@ -125,6 +126,8 @@ class Certificate:
     """When it's to be revoked, once another has superseded it."""
     recovery_approved_until: datetime | None = None
     """Until when an operator lets its key ask for a successor, whatever the group's window."""
+    generation: int = FIRST_GENERATION
+    """Which operational authority issued it."""
 
     def is_live(self, now: datetime) -> bool:
         """Whether a broker should let it in at `now`."""
@@ -142,6 +145,8 @@ class RevocationReason(StrEnum):
     RETIRED = "retired"
     SUPERSEDED = "superseded"
     """The device has proven a renewed one, and the time of grace is over."""
+    ABANDONED = "abandoned"
+    """Its authority was replaced, and the device hadn't moved to the next."""
     SUSPENDED = "suspended"
     """Not revoked, but held: it leaves the CRL when its device is resumed."""
 
@@ -200,6 +205,14 @@ class EventKind(StrEnum):
     RECOVERY_APPROVED = "recovery.approved"
     CERTIFICATE_SUPERSEDED = "certificate.superseded"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    ROTATION_STARTED = "rotation.started"
+    ROTATION_PAUSED = "rotation.paused"
+    ROTATION_RESUMED = "rotation.resumed"
+    ROTATION_CANCELLED = "rotation.cancelled"
+    ROTATION_DONE = "rotation.done"
+    ROTATION_ORDERED = "rotation.ordered"
+    ROTATION_WITHDRAWN = "rotation.withdrawn"
+    CA_ROLLOVER = "ca.rollover"
     CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
     CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"
     CLAIM_CERTIFICATE_ALARM = "claim_certificate.alarm"

@@ -70,21 +70,13 @@ class Devices(Part):
         return bool(enrolled), device
 
     def devices(self, wanted: DeviceFilter) -> list[Device]:
-        query = _ALL.order_by(_T.c.id).limit(wanted.limit)
-        if wanted.state is not None:
-            query = query.where(_T.c.state == wanted.state.value)
-        if wanted.group is not None:
-            query = query.where(_T.c.group_name == wanted.group)
-        if wanted.claim_name is not None:
-            query = query.where(_claimed_through(wanted.claim_name))
-        if wanted.after is not None:
-            query = query.where(_T.c.id > wanted.after)
+        query = _ALL.where(*_wanted(wanted)).order_by(_T.c.id).limit(wanted.limit)
         return [_device(row) for row in self._session.select(query)]
 
-    def count_devices(self) -> dict[DeviceState, int]:
-        self._session.flush()
+    def count_devices(self, wanted: DeviceFilter | None = None) -> dict[DeviceState, int]:
         counts = dict.fromkeys(DeviceState, 0)
-        for state, count in self._session.rows(_COUNT, {}):
+        query = _COUNT if wanted is None else _COUNT.where(*_wanted(wanted))
+        for state, count in self._session.select(query):
             counts[DeviceState(state)] = count
         return counts
 
@@ -114,6 +106,19 @@ class Devices(Part):
         if slot not in self._owners:
             self.standing(*slot)
         return self._owners[slot]
+
+
+def _wanted(wanted: DeviceFilter) -> "list[sa.ColumnElement[bool]]":
+    narrowed: list[sa.ColumnElement[bool]] = []
+    if wanted.state is not None:
+        narrowed.append(_T.c.state == wanted.state.value)
+    if wanted.group is not None:
+        narrowed.append(_T.c.group_name == wanted.group)
+    if wanted.claim_name is not None:
+        narrowed.append(_claimed_through(wanted.claim_name))
+    if wanted.after is not None:
+        narrowed.append(_T.c.id > wanted.after)
+    return narrowed
 
 
 def _claimed_through(name: ClaimName) -> "sa.ColumnElement[bool]":

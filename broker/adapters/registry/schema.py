@@ -26,6 +26,7 @@ _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 IS_ISSUED: Final = sa.text("state = 'issued'")
 IS_REVOKED: Final = sa.text("state = 'revoked'")
 IS_SUPERSEDED: Final = sa.text("state = 'superseded'")
+IS_UNREVOKED: Final = sa.text("state <> 'revoked'")
 IS_HELD: Final = sa.text("held_at IS NOT NULL")
 IS_WAITING: Final = sa.text("disconnected_at IS NULL AND ended_at IS NULL")
 IS_OPEN: Final = sa.text("ended_at IS NULL")
@@ -120,6 +121,8 @@ CERTIFICATE: Final = sa.Table(
     sa.Column("rotation_order", sa.BigInteger, nullable=True),
     _moment("grace_until", nullable=True),
     _moment("recovery_approved_until", nullable=True),
+    # Which operational authority issued it.
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="1"),
     sa.UniqueConstraint("serial"),
     sa.UniqueConstraint("certificate_sha256"),
     # A CRL needs both of every revoked certificate.
@@ -136,6 +139,26 @@ CERTIFICATE: Final = sa.Table(
     sa.Index(
         None, "grace_until", "id", sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED
     ),
+    sa.Index(
+        "ix_certificate_generation",
+        "generation",
+        "device_id",
+        sqlite_where=IS_UNREVOKED,
+        postgresql_where=IS_UNREVOKED,
+    ),
+)
+
+CA_ROLLOVER: Final = sa.Table(
+    "ca_rollover",
+    METADATA,
+    # Which authority is replaced; one row for each that ever was.
+    sa.Column("authority", sa.Text, primary_key=True),
+    sa.Column("old", sa.BigInteger, nullable=False),
+    sa.Column("new", sa.BigInteger, nullable=False),
+    _text("phase"),
+    _moment("started_at"),
+    sa.Column("is_return", sa.BigInteger, nullable=False),
+    _text("campaign", nullable=True),
 )
 
 LOCK_OUT: Final = sa.Table(
@@ -159,6 +182,48 @@ LOCK_OUT: Final = sa.Table(
         "ix_lock_out_waiting", "position", sqlite_where=IS_WAITING, postgresql_where=IS_WAITING
     ),
     sa.Index("ix_lock_out_open", "position", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+)
+
+CAMPAIGN: Final = sa.Table(
+    "campaign",
+    METADATA,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _text("selected_by"),
+    _text("selected", nullable=True),
+    sa.Column("per_minute", sa.BigInteger, nullable=False),
+    sa.Column("wave_size", sa.BigInteger, nullable=True),
+    _moment("created_at"),
+    _moment("fresh_from"),
+    _moment("paced_to"),
+    _text("reason", nullable=True),
+    _text("state"),
+    _moment("ended_at", nullable=True),
+    _text("listed_to", nullable=True),
+    sa.Column("is_listed", sa.BigInteger, nullable=False),
+    sa.Column("waiting", sa.BigInteger, nullable=False),
+    sa.Column("ordered", sa.BigInteger, nullable=False),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("dropped", sa.BigInteger, nullable=False),
+    sa.Column("withdrawn", sa.BigInteger, nullable=False),
+    sa.Column("wave", sa.BigInteger, nullable=False),
+    sa.Column("wave_given", sa.BigInteger, nullable=False),
+    sa.Column("wave_settled", sa.BigInteger, nullable=False),
+    _moment("wave_full_at", nullable=True),
+)
+
+ROTATION: Final = sa.Table(
+    "rotation",
+    METADATA,
+    sa.Column("campaign_id", sa.ForeignKey(CAMPAIGN.c.id), primary_key=True),
+    sa.Column("device_id", sa.ForeignKey(DEVICE.c.id), primary_key=True),
+    _text("state"),
+    sa.Column("wave", sa.BigInteger, nullable=True),
+    sa.Column("version", sa.BigInteger, nullable=True),
+    _text("newest_before", nullable=True),
+    _moment("ordered_at", nullable=True),
+    _moment("settled_at", nullable=True),
+    sa.Index(None, "campaign_id", "state", "device_id"),
+    sa.Index(None, "device_id", "version"),
 )
 
 EVENT: Final = sa.Table(
