@@ -1,0 +1,1 @@
+"""Our update verifier behind the interface that TUF's own conformance suite drives."""
