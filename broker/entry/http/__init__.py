@@ -1,0 +1,1 @@
+"""Requests that arrive over HTTP: CRLs, certificates' status, update files. Nothing is changed."""
