@@ -220,6 +220,17 @@ class EventKind(StrEnum):
     ENROLLMENTS_IMPORTED = "enrollments.imported"
     CRL_PUBLISHED = "crl.published"
     CRL_REPAIRED = "crl.repaired"
+    ROLLOUT_STARTED = "rollout.started"
+    ROLLOUT_PAUSED = "rollout.paused"
+    ROLLOUT_RESUMED = "rollout.resumed"
+    ROLLOUT_ABORTED = "rollout.aborted"
+    ROLLOUT_CANCELLED = "rollout.cancelled"
+    ROLLOUT_RETRIED = "rollout.retried"
+    ROLLOUT_DONE = "rollout.done"
+    UPDATE_INSTALLED = "update.installed"
+    UPDATE_ROLLED_BACK = "update.rolled_back"
+    UPDATE_REFUSED = "update.refused"
+    UPDATE_CANCELLED = "update.cancelled"
     SERVICE_STARTED = "service.started"
 
 

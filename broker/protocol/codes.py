@@ -28,6 +28,8 @@ class Code(StrEnum):
     CSR_NAME_MISMATCH = "csr_name_mismatch"
     KEY_NOT_ALLOWED = "key_not_allowed"
     KEY_IN_USE = "key_in_use"
+    KEY_NOT_NEW = "key_not_new"
+    KEY_RETIRED = "key_retired"
 
     CLAIM_UNKNOWN = "claim_unknown"
     CLAIM_REVOKED = "claim_revoked"
@@ -46,6 +48,23 @@ class Code(StrEnum):
 
     CERTIFICATE_UNKNOWN = "certificate_unknown"
     CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_SUPERSEDED = "certificate_superseded"
+    CERTIFICATE_UNCONFIRMED = "certificate_unconfirmed"
+    CERTIFICATE_MALFORMED = "certificate_malformed"
+
+    RECOVERY_SIGNATURE_INVALID = "recovery_signature_invalid"
+    RECOVERY_TOO_EARLY = "recovery_too_early"
+    RECOVERY_REFUSED = "recovery_refused"
+    RECOVERY_UNKNOWN = "recovery_unknown"
+    RECOVERY_OTHER_GROUP = "recovery_other_group"
+    RECOVERY_BLOCKED = "recovery_blocked"
+    RECOVERY_SUPERSEDED = "recovery_superseded"
+    RECOVERY_WINDOW_PASSED = "recovery_window_passed"
+
+    REPORT_SIGNATURE_INVALID = "report_signature_invalid"
+    REPORT_DEVICE_MISMATCH = "report_device_mismatch"
+    REPORT_CONFLICT = "report_conflict"
+    ASSIGNMENT_UNKNOWN = "assignment_unknown"
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,14 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
         "This public key belongs to another device.",
         "Make a fresh key on this device; a key must never be copied between devices.",
     ),
+    Code.KEY_NOT_NEW: Explanation(
+        "The device's group wants a new key for each certificate.",
+        "Make a fresh key on the device, and ask with that.",
+    ),
+    Code.KEY_RETIRED: Explanation(
+        "This key's time is over: its certificate was superseded or revoked.",
+        "Make a fresh key on the device, and ask with that; this request was old, or a replay.",
+    ),
     Code.CLAIM_UNKNOWN: Explanation(
         "This claim certificate isn't registered.",
         "Flash a bundle made by this installation with 'muster claim-cert create'.",
@@ -173,6 +200,66 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
         "This certificate has been revoked.",
         "Claim again, if the device is meant to be in the fleet.",
     ),
+    Code.CERTIFICATE_SUPERSEDED: Explanation(
+        "The device has proven a newer certificate; this one is good for a little while only.",
+        "Connect with the newer one; if the device has lost it, renew at once.",
+    ),
+    Code.CERTIFICATE_UNCONFIRMED: Explanation(
+        "The device hasn't proven the certificate that it has.",
+        "Confirm it first, then renew.",
+    ),
+    Code.CERTIFICATE_MALFORMED: Explanation(
+        "The certificate can't be read, or its key is of a kind that is never certified.",
+        "Send the device's last certificate in PEM (RFC 7468), without its issuer's.",
+    ),
+    Code.RECOVERY_SIGNATURE_INVALID: Explanation(
+        "The signature isn't by the certificate's key, or is over something else.",
+        "Sign the statement of docs/protocol.md with the key of the last certificate.",
+    ),
+    Code.RECOVERY_TOO_EARLY: Explanation(
+        "The certificate hasn't expired.",
+        "Connect to the fleet's broker with it, and renew there.",
+    ),
+    Code.RECOVERY_REFUSED: Explanation(
+        "This certificate can't be recovered here and now.",
+        "The operator finds the reason with 'muster events --kind claim.refused'.",
+    ),
+    Code.RECOVERY_UNKNOWN: Explanation(
+        "No such certificate was issued here.",
+        "If the device is genuine, have it claim.",
+    ),
+    Code.RECOVERY_OTHER_GROUP: Explanation(
+        "The device belongs to another group than the claim certificate.",
+        "Flash a bundle whose claim certificate the device's group lists.",
+    ),
+    Code.RECOVERY_BLOCKED: Explanation(
+        "The device has been suspended, revoked or retired, or its certificate was revoked.",
+        "An operator decides whether it may come back, by 'muster devices resume' or 'reclaim'.",
+    ),
+    Code.RECOVERY_SUPERSEDED: Explanation(
+        "The device has proven a newer certificate since.",
+        "If the device has lost that one, revoke and reclaim it; else its old key was copied.",
+    ),
+    Code.RECOVERY_WINDOW_PASSED: Explanation(
+        "The certificate expired longer ago than the group's recover_within.",
+        "If the device is genuine, run 'muster devices approve-recovery' with its name.",
+    ),
+    Code.REPORT_SIGNATURE_INVALID: Explanation(
+        "The report isn't signed by the key of a certificate that the device has now.",
+        "Sign the statement of docs/protocol.md with the key in use; after a renewal, sign anew.",
+    ),
+    Code.REPORT_DEVICE_MISMATCH: Explanation(
+        "The report is about another device than the one whose topic it came on.",
+        "Report with the device's own name, as its certificate says it.",
+    ),
+    Code.REPORT_CONFLICT: Explanation(
+        "Another report has this id already.",
+        "Make a fresh report_id for each report, and keep it for the repetitions of that one.",
+    ),
+    Code.ASSIGNMENT_UNKNOWN: Explanation(
+        "The device was never given this assignment.",
+        "Report the rollout and the sequence as the signed assignment says them.",
+    ),
 }
 
 _PUBLIC: Final[dict[Code, Code]] = {
@@ -180,6 +267,11 @@ _PUBLIC: Final[dict[Code, Code]] = {
     Code.SERIAL_TAKEN: Code.SERIAL_REFUSED,
     Code.DEVICE_BLOCKED: Code.SERIAL_REFUSED,
     Code.NAME_TAKEN: Code.SERIAL_REFUSED,
+    Code.RECOVERY_UNKNOWN: Code.RECOVERY_REFUSED,
+    Code.RECOVERY_OTHER_GROUP: Code.RECOVERY_REFUSED,
+    Code.RECOVERY_BLOCKED: Code.RECOVERY_REFUSED,
+    Code.RECOVERY_SUPERSEDED: Code.RECOVERY_REFUSED,
+    Code.RECOVERY_WINDOW_PASSED: Code.RECOVERY_REFUSED,
 }
 
 
@@ -193,10 +285,18 @@ class Refused(Exception):
 
     `detail` is a sentence about this very request, kept for the audit log and, where `code` is
     itself public, for the device. `retry_after_s` says that waiting so many seconds may help.
+    `serial` is the serial number that it turned out to be about, for the audit log alone.
     """
 
-    def __init__(self, code: Code, detail: str = "", retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        detail: str = "",
+        retry_after_s: int | None = None,
+        serial: str | None = None,
+    ) -> None:
         super().__init__(f"{code}: {detail or EXPLANATIONS[code].message}")
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.serial = serial
