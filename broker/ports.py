@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from broker.core.campaign import Campaign, CampaignId, Rotation, RotationState
 from broker.core.ca_rollover import FIRST_GENERATION, InForce, Rollover
+from broker.core.campaign import Campaign, CampaignId, Rotation, RotationState
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
 from broker.core.ocsp import Status, StatusQuestion

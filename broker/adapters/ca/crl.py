@@ -18,6 +18,7 @@ _FLAGS: Final = {
     RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
     RevocationReason.RETIRED: x509.ReasonFlags.cessation_of_operation,
     RevocationReason.SUPERSEDED: x509.ReasonFlags.superseded,
+    RevocationReason.ABANDONED: x509.ReasonFlags.cessation_of_operation,
     RevocationReason.SUSPENDED: x509.ReasonFlags.certificate_hold,
 }
 

@@ -24,6 +24,7 @@ from broker.adapters.ca.crl import build_crl
 from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.loading import load_signer
+from broker.core.ca_rollover import FIRST_GENERATION
 from broker.core.certificate_profile import OPERATIONAL_CRL_LIFETIME, Profile, Validity
 from broker.ports import IssuedCertificate, Revocation
 from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint
@@ -35,7 +36,11 @@ class FileAuthority:
     Holds the key in memory, so that a device's certificate costs one signature and no file.
     """
 
-    def __init__(self, signer: Signer, infrastructure_crl: Path) -> None:
+    def __init__(
+        self, signer: Signer, infrastructure_crl: Path, generation: int = FIRST_GENERATION
+    ) -> None:
+        self.generation = generation
+        """Which of the home's operational authorities it is."""
         self._signer = signer
         self._infrastructure_crl = infrastructure_crl
         self._chain_pem = signer.certificate.public_bytes(Encoding.PEM).decode("ascii")
@@ -45,14 +50,20 @@ class FileAuthority:
         self._hash = signature_hash(signer.key)
 
     @classmethod
-    def load(cls, home: MusterHome, passphrase: bytes | None = None) -> Self:
-        """The operational authority of a home.
+    def load(
+        cls,
+        home: MusterHome,
+        passphrase: bytes | None = None,
+        generation: int = FIRST_GENERATION,
+    ) -> Self:
+        """An operational authority of a home.
 
         Raises:
             AuthorityError: a file is missing, damaged or open to others, or the passphrase is
                 missing or wrong.
         """
-        return cls(load_signer(home.operational, passphrase), home.infrastructure_crl)
+        signer = load_signer(home.operational_of(generation), passphrase)
+        return cls(signer, home.infrastructure_crl, generation)
 
     @property
     def signers(self) -> tuple[Signer, ...]:
@@ -63,6 +74,10 @@ class FileAuthority:
     def chain_pem(self) -> str:
         """The operational authority's certificate; its issuer is the anchor, which isn't sent."""
         return self._chain_pem
+
+    def chain_of(self, generation: int) -> str:
+        """Its certificate, for those that it issued."""
+        return self._chain_pem if generation == self.generation else ""
 
     def issue(
         self,
@@ -96,6 +111,7 @@ class FileAuthority:
             certificate_sha256=Fingerprint(certificate.fingerprint(hashes.SHA256()).hex()),
             not_before=valid.not_before,
             not_after=valid.not_after,
+            generation=self.generation,
         )
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
@@ -106,8 +122,12 @@ class FileAuthority:
             AuthorityError: the infrastructure CRL can't be read.
         """
         infrastructure = read_file(self._infrastructure_crl)
-        next_update = now + OPERATIONAL_CRL_LIFETIME
-        return build_crl(self._signer, revoked, number, now, next_update) + infrastructure
+        return self.sign_own_crl(revoked, number, now) + infrastructure
+
+    def sign_own_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
+        """The operational CRL alone, with those in `revoked` that it issued."""
+        own = [line for line in revoked if line.generation == self.generation]
+        return build_crl(self._signer, own, number, now, now + OPERATIONAL_CRL_LIFETIME)
 
 
 def serial_of(certificate: x509.Certificate) -> CertificateSerial:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.ca_rollover import FIRST_GENERATION
 from broker.protocol.zones import Zone
 
 
@@ -57,8 +58,13 @@ class MusterHome:
 
     @property
     def operational(self) -> PairPaths:
-        """Issues to devices; the service needs its key."""
-        return _pair(self.ca, "operational")
+        """Issues to devices; the service needs its key. The first; its successors have numbers."""
+        return self.operational_of(FIRST_GENERATION)
+
+    def operational_of(self, generation: int) -> PairPaths:
+        """One of them. No file is ever renamed: a kill can't leave two that are half exchanged."""
+        number = "" if generation == FIRST_GENERATION else f"-{generation}"
+        return _pair(self.ca, f"operational{number}")
 
     @property
     def claim(self) -> PairPaths:

@@ -26,31 +26,37 @@ _REVOKED: Final = CertificateState.REVOKED.value
 _IDS_CHUNK: Final = 500
 """Devices asked for in one query; the databases bound a query's parameters."""
 
-_ALL: Final = sa.select(*(column for column in _T.columns if column.name != "id"))
-_OF_DEVICE: Final = _ALL.where(_T.c.device_id == sa.bindparam("wanted")).order_by(_T.c.id)
+ALL: Final = sa.select(*(column for column in _T.columns if column.name != "id"))
+_OF_DEVICE: Final = ALL.where(_T.c.device_id == sa.bindparam("wanted")).order_by(_T.c.id)
 _UNREVOKED: Final = _OF_DEVICE.where(_T.c.state != _REVOKED)
-_BY_FINGERPRINT: Final = _ALL.where(_T.c.certificate_sha256 == sa.bindparam("wanted"))
-_BY_SERIAL: Final = _ALL.where(_T.c.serial == sa.bindparam("wanted"))
+_BY_FINGERPRINT: Final = ALL.where(_T.c.certificate_sha256 == sa.bindparam("wanted"))
+_BY_SERIAL: Final = ALL.where(_T.c.serial == sa.bindparam("wanted"))
 _NEWEST_OF_KEY: Final = (
-    _ALL.where(_T.c.key_sha256 == sa.bindparam("wanted")).order_by(_T.c.id.desc()).limit(1)
+    ALL.where(_T.c.key_sha256 == sa.bindparam("wanted")).order_by(_T.c.id.desc()).limit(1)
 )
 _UNCONFIRMED: Final = (
-    _ALL.where(IS_ISSUED, _T.c.confirm_by <= sa.bindparam("moment"))
+    ALL.where(IS_ISSUED, _T.c.confirm_by <= sa.bindparam("moment"))
     .order_by(_T.c.confirm_by, _T.c.id)
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _SUPERSEDED: Final = (
-    _ALL.where(IS_SUPERSEDED, _T.c.grace_until <= sa.bindparam("moment"))
+    ALL.where(IS_SUPERSEDED, _T.c.grace_until <= sa.bindparam("moment"))
     .order_by(_T.c.grace_until, _T.c.id)
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
 _REVOCATIONS: Final = (
-    sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for, _T.c.device_id)
+    sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for, _T.c.device_id, _T.c.generation)
     .where(IS_REVOKED, _T.c.not_after > sa.bindparam("moment"))
     .order_by(_T.c.id)
 )
 _HELD: Final = (
-    sa.select(_T.c.serial, _T.c.held_at, sa.literal_column("'suspended'"), _T.c.device_id)
+    sa.select(
+        _T.c.serial,
+        _T.c.held_at,
+        sa.literal_column("'suspended'"),
+        _T.c.device_id,
+        _T.c.generation,
+    )
     .where(IS_HELD, _T.c.state != _REVOKED, _T.c.not_after > sa.bindparam("moment"))
     .order_by(_T.c.id)
 )
@@ -80,34 +86,38 @@ class Certificates(Part):
     def certificates_of(self, device_ids: Sequence[DeviceId]) -> list[Certificate]:
         if len(device_ids) == 1:
             self._session.flush_for(("certificates", device_ids[0]))
-            return _certificates(self._session.rows(_OF_DEVICE, {"wanted": device_ids[0]}))
+            return certificates_in(self._session.rows(_OF_DEVICE, {"wanted": device_ids[0]}))
         wanted = iter(dict.fromkeys(device_ids))
         numbered: list[Row] = []
         while chunk := list(islice(wanted, _IDS_CHUNK)):
-            query = _ALL.add_columns(_T.c.id).where(_T.c.device_id.in_(chunk))
+            query = ALL.add_columns(_T.c.id).where(_T.c.device_id.in_(chunk))
             numbered += self._session.select(query)
         numbered.sort(key=lambda row: row[-1])
-        return _certificates(row[:-1] for row in numbered)
+        return certificates_in(row[:-1] for row in numbered)
 
     def unconfirmed_before(self, moment: datetime, limit: int) -> list[Certificate]:
         self._session.flush()
         bounds = {"moment": stored(moment), "at_most": limit}
-        return _certificates(self._session.rows(_UNCONFIRMED, bounds))
+        return certificates_in(self._session.rows(_UNCONFIRMED, bounds))
 
     def superseded_before(self, moment: datetime, limit: int) -> list[Certificate]:
         self._session.flush()
         bounds = {"moment": stored(moment), "at_most": limit}
-        return _certificates(self._session.rows(_SUPERSEDED, bounds))
+        return certificates_in(self._session.rows(_SUPERSEDED, bounds))
 
     def revocations(self, now: datetime) -> list[Revocation]:
         self._session.flush()
         moment = {"moment": stored(now)}
         return [
             Revocation(
-                CertificateSerial(serial), loaded(at), RevocationReason(reason), DeviceId(device_id)
+                CertificateSerial(serial),
+                loaded(at),
+                RevocationReason(reason),
+                DeviceId(device_id),
+                generation,
             )
             for query in (_REVOCATIONS, _HELD)
-            for serial, at, reason, device_id in self._session.rows(query, moment)
+            for serial, at, reason, device_id, generation in self._session.rows(query, moment)
         ]
 
     def save_certificate(self, certificate: Certificate) -> None:
@@ -146,10 +156,12 @@ def _row(certificate: Certificate) -> dict[str, object]:
         "rotation_order": certificate.rotation_order,
         "grace_until": stored_or_none(certificate.grace_until),
         "recovery_approved_until": stored_or_none(certificate.recovery_approved_until),
+        "generation": certificate.generation,
     }
 
 
-def _certificates(rows: Iterable[Row]) -> list[Certificate]:
+def certificates_in(rows: Iterable[Row]) -> list[Certificate]:
+    """The certificates in rows of `ALL`."""
     return [_certificate(row) for row in rows]
 
 
@@ -172,6 +184,7 @@ def _certificate(row: Row) -> Certificate:
         rotation_order,
         grace_until,
         recovery_approved_until,
+        generation,
     ) = row
     return Certificate(
         serial=CertificateSerial(serial),
@@ -191,4 +204,5 @@ def _certificate(row: Row) -> Certificate:
         rotation_order=rotation_order,
         grace_until=loaded_or_none(grace_until),
         recovery_approved_until=loaded_or_none(recovery_approved_until),
+        generation=generation,
     )

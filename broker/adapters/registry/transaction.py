@@ -5,6 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry import (
+    ca_rollovers,
     campaigns,
     certificates,
     claims,
@@ -18,6 +19,7 @@ from broker.adapters.registry import (
     rollouts,
     updates,
 )
+from broker.adapters.registry.ca_rollovers import CaRollovers
 from broker.adapters.registry.campaigns import Campaigns
 from broker.adapters.registry.certificates import Certificates
 from broker.adapters.registry.claims import Claims
@@ -41,6 +43,7 @@ _SENDING_ORDER: Final = (
     claims.SAVE_COUNT,
     groups.SAVE_COUNT,
     lock_outs.SAVE,
+    ca_rollovers.SAVE,
     campaigns.SAVE,
     campaigns.SAVE_ROTATION,
     events.ADD,
@@ -62,6 +65,7 @@ class SqlTransaction(
     Devices,
     Certificates,
     LockOuts,
+    CaRollovers,
     Campaigns,
     Events,
     Outbox,

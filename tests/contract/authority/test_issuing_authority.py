@@ -145,6 +145,8 @@ def test_a_crl_names_what_was_revoked_and_why(case: Case) -> None:
         RevocationReason.REPLACED: x509.ReasonFlags.superseded,
         RevocationReason.OPERATOR: x509.ReasonFlags.privilege_withdrawn,
         RevocationReason.RETIRED: x509.ReasonFlags.cessation_of_operation,
+        RevocationReason.SUPERSEDED: x509.ReasonFlags.superseded,
+        RevocationReason.ABANDONED: x509.ReasonFlags.cessation_of_operation,
         RevocationReason.SUSPENDED: x509.ReasonFlags.certificate_hold,
     }
     revoked = {

@@ -17,6 +17,7 @@ from broker.protocol.names import CertificateSerial, ClaimName, ClientId, Device
 from broker.protocol.topics import ClaimOrigin
 from broker.protocol.zones import Zone
 from broker.services.enroll import EnrollService
+from broker.services.issuing import Issuing
 from tests.support.csrs import csr_pem, fresh_key, named_csr, private_key
 from tests.support.desk import BATCH, CONFIRM_WITHIN, WELCOME, Desk, authority
 from tests.support.operating import NOW
@@ -273,6 +274,9 @@ class BrokenAuthority:
 
     chain_pem = ""
 
+    def chain_of(self, generation: int) -> str:
+        return ""
+
     def issue(self, *_: object) -> IssuedCertificate:
         raise RuntimeError("the key is gone")
 
@@ -281,9 +285,8 @@ class BrokenAuthority:
 
 
 async def test_when_the_authority_fails_nothing_is_kept(desk: Desk) -> None:
-    broken = EnrollService(
-        desk.registry, BrokenAuthority(), desk.clock, WELCOME, CONFIRM_WITHIN, lambda: "id"
-    )
+    issuing = Issuing(BrokenAuthority(), WELCOME, CONFIRM_WITHIN, lambda: "id")
+    broken = EnrollService(desk.registry, desk.clock, issuing)
     before = await desk.everything()
     desk.enrolling = broken
     with pytest.raises(RuntimeError, match="the key is gone"):
