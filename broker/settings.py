@@ -92,8 +92,21 @@ class LimitSettings(_Section):
     client_claims_per_minute: Annotated[float, Field(gt=0)] = 12.0
     """Per client id, sustained."""
     client_claims_burst: Annotated[int, Field(ge=1)] = 10
+    blocks_per_second: Annotated[float, Field(gt=0)] = 8.0
+    """Blocks of an image over MQTT (at most 32 KiB each) per device, sustained."""
+    blocks_burst: Annotated[int, Field(ge=1)] = 16
     concurrent_requests: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Requests of one zone in hand at once; more wait in the broker."""
+
+
+class HttpSettings(_Section):
+    """CRLs, certificates' status and update files over plain HTTP: all of it is signed by itself,
+    and none of it is secret."""
+
+    listen: str = "127.0.0.1"
+    """The address to bind; put a reverse proxy before it where strangers come."""
+    port: Port | None = None
+    """Serves HTTP at this port when set; 0 lets the system choose (for tests)."""
 
 
 class Settings(BaseSettings):
@@ -107,6 +120,7 @@ class Settings(BaseSettings):
     fleet: ZoneSettings = ZoneSettings(port=8883)
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
+    http: HttpSettings = HttpSettings()
     metrics_port: Port | None = None
     """Serves Prometheus metrics on 127.0.0.1 at this port when set."""
 

@@ -66,6 +66,8 @@ class Code(StrEnum):
     REPORT_CONFLICT = "report_conflict"
     ASSIGNMENT_UNKNOWN = "assignment_unknown"
 
+    IMAGE_NOT_ASSIGNED = "image_not_assigned"
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -259,6 +261,10 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     Code.ASSIGNMENT_UNKNOWN: Explanation(
         "The device was never given this assignment.",
         "Report the rollout and the sequence as the signed assignment says them.",
+    ),
+    Code.IMAGE_NOT_ASSIGNED: Explanation(
+        "This image isn't assigned to the device now.",
+        "Ask for blocks of what the newest assignment names, by path and SHA-256.",
     ),
 }
 
