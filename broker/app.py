@@ -30,12 +30,16 @@ from broker.services.admission import Admission
 from broker.services.claim_alarms import ClaimAlarms
 from broker.services.confirm import ConfirmService
 from broker.services.crl import ClaimCrl, FleetCrl
-from broker.services.enroll import EnrollService, Welcome
+from broker.services.enroll import EnrollService
+from broker.services.issuing import Issuing, Welcome
 from broker.services.lapse import LapseService
 from broker.services.lock_out import LockOuts
 from broker.services.outbox import Outbox
+from broker.services.recover import RecoverService
 from broker.services.refusals import RefusalLog
+from broker.services.renew import RenewService
 from broker.services.retained import RetainedMessages
+from broker.services.superseded import SupersededService
 from broker.settings import BrokerKind, Settings
 
 _log = structlog.get_logger(__name__)
@@ -142,9 +146,11 @@ class Muster:
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
         lapses = LapseService(registry, self._clock)
+        superseded = SupersededService(registry, self._clock)
         chores = [
             Chore("outbox", 0.2, outbox.clear_sent),
             Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
+            Chore("superseded", 1.0, superseded.revoke_superseded),
             Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
             Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
@@ -187,9 +193,7 @@ class Muster:
         limits = self._settings.limits
         anchors = self._home.server_anchors.read_text(encoding="ascii")
         welcome = Welcome(running.fleet, TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=anchors))
-        enroll = EnrollService(
-            registry, authority, self._clock, welcome, limits.confirm_within, _new_id
-        )
+        issuing = Issuing(authority, welcome, limits.confirm_within, _new_id)
         admission = Admission(
             self._clock,
             per_certificate=TokenBuckets(limits.claims_per_second, limits.claims_burst),
@@ -197,8 +201,15 @@ class Muster:
                 limits.client_claims_per_minute / 60, limits.client_claims_burst
             ),
         )
-        confirm = ConfirmService(registry, self._clock, _new_id)
-        return Services(enroll, confirm, admission, refusals, outbox)
+        return Services(
+            enroll=EnrollService(registry, self._clock, issuing),
+            recover=RecoverService(registry, self._clock, issuing),
+            confirm=ConfirmService(registry, self._clock, _new_id),
+            renew=RenewService(registry, self._clock, issuing),
+            admission=admission,
+            refusals=refusals,
+            outbox=outbox,
+        )
 
     @asynccontextmanager
     async def _broker(self, zone: Zone) -> AsyncIterator[tuple[BrokerControl, Endpoint]]:

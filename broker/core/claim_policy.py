@@ -90,7 +90,7 @@ def decide_claim(
     Raises:
         Refused: with the exact code of the first check that fails.
     """
-    claim = _usable_claim(context.claim, now)
+    claim = usable_claim(context.claim, now)
     group = context.group
     if group is None:
         raise Refused(Code.CLAIM_WITHOUT_GROUP)
@@ -114,7 +114,12 @@ def decide_claim(
     return Issue(group, name, group.certificate_lifetime, is_new, lapsed)
 
 
-def _usable_claim(claim: ClaimCertificate | None, now: datetime) -> ClaimCertificate:
+def usable_claim(claim: ClaimCertificate | None, now: datetime) -> ClaimCertificate:
+    """The claim certificate, if it may ask at all.
+
+    Raises:
+        Refused: CLAIM_UNKNOWN, CLAIM_REVOKED or CLAIM_EXPIRED.
+    """
     if claim is None:
         raise Refused(Code.CLAIM_UNKNOWN)
     if claim.revoked_at is not None:
@@ -198,7 +203,10 @@ def _serial_refusal(
         return None
     if group.reprovision is Reprovision.REPLACE:
         return None
-    same_key = any(c.key_sha256 == asked.csr.key_sha256 for c in context.certificates)
+    same_key = any(
+        c.key_sha256 == asked.csr.key_sha256 and c.state is not CertificateState.SUPERSEDED
+        for c in context.certificates
+    )
     if group.reprovision is Reprovision.SAME_KEY and same_key:
         return None
     return Code.SERIAL_TAKEN

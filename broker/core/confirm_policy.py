@@ -12,9 +12,12 @@ _MEMBERS = {DeviceState.PENDING, DeviceState.ACTIVE, DeviceState.ROTATING}
 
 @dataclass(frozen=True)
 class Activate:
-    """The certificate is proven now; those in `replaced` are to be revoked."""
+    """The certificate is proven now, and the older ones have had their time."""
 
     replaced: tuple[Certificate, ...]
+    """To be revoked at once: a claim has begun the device anew."""
+    superseded: tuple[Certificate, ...] = ()
+    """Still good for the time of grace: the device has renewed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def decide_confirm(
         now: the calendar time.
 
     Raises:
-        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_REVOKED or DEVICE_BLOCKED.
+        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED or
+            DEVICE_BLOCKED.
     """
     if device is None or certificate is None or certificate.device_id != device.id:
         raise Refused(Code.CERTIFICATE_UNKNOWN)
@@ -49,6 +53,10 @@ def decide_confirm(
     if certificate.state is CertificateState.ACTIVE:
         return AlreadyActive()
     if certificate.state is CertificateState.SUPERSEDED:
-        raise Refused(Code.CERTIFICATE_REVOKED)
+        # Accepting would leave the device with a certificate that ends in a moment, and content.
+        raise Refused(Code.CERTIFICATE_SUPERSEDED)
     others = tuple(c for c in certificates if c.serial != certificate.serial)
-    return Activate(replaced=others)
+    if certificate.claim_name is not None:
+        return Activate(replaced=others)
+    # One that was superseded before keeps the time that it was given then.
+    return Activate((), tuple(c for c in others if c.state is not CertificateState.SUPERSEDED))

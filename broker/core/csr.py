@@ -39,6 +39,8 @@ class VerifiedCsr:
     """SHA-256 of the SubjectPublicKeyInfo in DER."""
     names: frozenset[str]
     """Every name that the request asks for, in its subject and its subjectAltName."""
+    sha256: str
+    """Of the whole request in DER, in hex."""
 
 
 def verify_csr(pem: str) -> VerifiedCsr:
@@ -56,7 +58,8 @@ def verify_csr(pem: str) -> VerifiedCsr:
         names = _names_of(csr.subject, extensions)
     except _UNREADABLE as error:
         raise Refused(Code.CSR_MALFORMED) from error
-    return VerifiedCsr(key, key_type, fingerprint_of_key(key), names)
+    digest = hashlib.sha256(csr.public_bytes(Encoding.DER)).hexdigest()
+    return VerifiedCsr(key, key_type, fingerprint_of_key(key), names, digest)
 
 
 def fingerprint_of_key(key: CertificatePublicKeyTypes) -> Fingerprint:

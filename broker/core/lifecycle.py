@@ -84,6 +84,7 @@ CERTIFICATE_TRANSITIONS: Final[
     dict[tuple[CertificateState, CertificateInput], CertificateState]
 ] = {
     (CertificateState.ISSUED, CertificateInput.CONFIRM): CertificateState.ACTIVE,
+    (CertificateState.ISSUED, CertificateInput.SUPERSEDE): CertificateState.SUPERSEDED,
     (CertificateState.ISSUED, CertificateInput.REVOKE): CertificateState.REVOKED,
     (CertificateState.ACTIVE, CertificateInput.CONFIRM): CertificateState.ACTIVE,
     (CertificateState.ACTIVE, CertificateInput.SUPERSEDE): CertificateState.SUPERSEDED,

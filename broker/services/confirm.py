@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from broker.core.confirm_policy import Activate, decide_confirm
 from broker.core.lifecycle import (
@@ -21,6 +21,7 @@ from broker.protocol.names import Fingerprint
 from broker.protocol.topics import DeviceOrigin, Operation, Outcome
 from broker.protocol.zones import Zone
 from broker.services.revoking import revoke_certificate
+from broker.services.succession import supersede
 
 
 class ConfirmService:
@@ -83,6 +84,7 @@ class ConfirmService:
         )
         for old in decision.replaced:
             revoke_certificate(tx, active, old, RevocationReason.REPLACED, now)
+        self._supersede(tx, active, decision, now)
         tx.add_event(
             Event(
                 at=now,
@@ -94,6 +96,16 @@ class ConfirmService:
                 detail=f"certificate {certificate.serial}",
             )
         )
+
+    def _supersede(
+        self, tx: WriteTransaction, device: Device, decision: Activate, now: datetime
+    ) -> None:
+        group = tx.group(device.group)
+        grace = group.rotation_grace if group else timedelta()
+        for old in decision.superseded:
+            # What was never proven isn't needed, whatever happens to the device.
+            is_proven = old.confirmed_at is not None
+            supersede(tx, device, old, now + grace if is_proven else now, now)
 
     def _reply(
         self, origin: DeviceOrigin, certificate: Certificate, request_id: str, now: datetime

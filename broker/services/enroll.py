@@ -4,52 +4,31 @@ Decision, certificate, audit event and answer become durable in one commit. A de
 nothing asks again and gets the same certificate.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import ceil
 
-from broker.core.certificate_profile import Profile, validity
 from broker.core.claim_policy import AskedClaim, ClaimContext, Issue, Repeat, decide_claim
 from broker.core.csr import verify_csr
-from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState, next_device_state
+from broker.core.lifecycle import DeviceInput, DeviceState, next_device_state
 from broker.core.records import Certificate, Device, Event, EventKind, Reply, RevocationReason
-from broker.ports import Clock, IssuingAuthority, Registry, WriteTransaction
-from broker.protocol import codec, topics
+from broker.ports import Clock, Registry, WriteTransaction
+from broker.protocol import topics
 from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import Endpoint, EnrollAccepted, EnrollRequest, TrustBundle
+from broker.protocol.messages import EnrollRequest
 from broker.protocol.names import SerialNumber
-from broker.protocol.topics import ClaimOrigin, Operation, Outcome
+from broker.protocol.topics import ClaimOrigin, Operation
 from broker.protocol.zones import Zone
+from broker.services.issuing import Asked, Issuing
 from broker.services.revoking import revoke_certificate
-
-
-@dataclass(frozen=True)
-class Welcome:
-    """What every new member is told about the fleet zone."""
-
-    fleet: Endpoint
-    trust_bundle: TrustBundle
 
 
 class EnrollService:
     """Answers `enroll` requests of the claim zone."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        authority: IssuingAuthority,
-        clock: Clock,
-        welcome: Welcome,
-        confirm_within: timedelta,
-        new_id: Callable[[], str],
-    ) -> None:
+    def __init__(self, registry: Registry, clock: Clock, issuing: Issuing) -> None:
         self._registry = registry
-        self._authority = authority
         self._clock = clock
-        self._welcome = welcome
-        self._confirm_within = confirm_within
-        self._new_id = new_id
+        self._issuing = issuing
 
     async def enroll(self, origin: ClaimOrigin, request: EnrollRequest) -> Reply:
         """The accepted answer, committed to the outbox with everything that it says.
@@ -70,28 +49,17 @@ class EnrollService:
     ) -> Reply:
         now = self._clock.now()
         context = tx.claim_context(origin.claim_name, asked.serial, asked.csr.key_sha256)
-        decision = decide_claim(context, asked, now, self._confirm_within)
+        decision = decide_claim(context, asked, now, self._issuing.confirm_within)
         if isinstance(decision, Repeat):
             kind, device = EventKind.CLAIM_REPEATED, decision.device
-            certificate = self._prolong(tx, decision.certificate, now)
+            certificate = self._issuing.prolong(tx, decision.certificate, now)
         else:
             kind, device = EventKind.CLAIM_ACCEPTED, self._member(tx, context, decision, asked, now)
             self._give_back(tx, device, decision, now)
             certificate = self._issue(tx, origin, decision, asked, now)
         tx.add_event(_event(kind, origin, device, certificate, now))
-        reply = self._reply(origin, certificate, request_id, now)
-        tx.add_reply(reply)
-        return reply
-
-    def _prolong(
-        self, tx: WriteTransaction, certificate: Certificate, now: datetime
-    ) -> Certificate:
-        """A device that still asks is alive: its unproven certificate gets its full time again."""
-        if certificate.state is not CertificateState.ISSUED:
-            return certificate
-        prolonged = replace(certificate, confirm_by=now + self._confirm_within)
-        tx.save_certificate(prolonged)
-        return prolonged
+        topic = topics.claim_topic(origin, Operation.ENROLL)
+        return self._issuing.answer(tx, Zone.CLAIM, topic, request_id, certificate, now)
 
     def _member(
         self,
@@ -106,7 +74,7 @@ class EnrollService:
             raise Refused(
                 Code.NAME_TAKEN,
                 f"The name {issue.device_id!r} belongs to a device with another serial number.",
-                retry_after_s=ceil(self._confirm_within.total_seconds()),
+                retry_after_s=ceil(self._issuing.confirm_within.total_seconds()),
             )
         before = known.state if known else DeviceState.REGISTERED
         device = Device(
@@ -135,41 +103,10 @@ class EnrollService:
         asked: AskedClaim,
         now: datetime,
     ) -> Certificate:
-        valid = validity(Profile.DEVICE, now, issue.lifetime)
-        issued = self._authority.issue(
-            issue.device_id, asked.csr.public_key, valid.not_before, valid.not_after
-        )
-        certificate = Certificate(
-            serial=issued.serial,
-            device_id=issue.device_id,
-            state=CertificateState.ISSUED,
-            claim_name=origin.claim_name,
-            key_sha256=asked.csr.key_sha256,
-            certificate_sha256=issued.certificate_sha256,
-            not_before=issued.not_before,
-            not_after=issued.not_after,
-            pem=issued.pem,
-            confirm_by=now + self._confirm_within,
-        )
-        tx.save_certificate(certificate)
+        wanted = Asked(issue.device_id, asked.csr, issue.lifetime, claim_name=origin.claim_name)
+        certificate = self._issuing.issue(tx, wanted, now)
         tx.count_claim(origin.claim_name, 1)
         return certificate
-
-    def _reply(
-        self, origin: ClaimOrigin, certificate: Certificate, request_id: str, now: datetime
-    ) -> Reply:
-        unproven = certificate.state is CertificateState.ISSUED
-        accepted = EnrollAccepted(
-            request_id=request_id,
-            device_id=certificate.device_id,
-            certificate_chain=certificate.pem + self._authority.chain_pem,
-            not_after=certificate.not_after,
-            confirm_by=certificate.confirm_by if unproven else None,
-            fleet=self._welcome.fleet,
-            trust_bundle=self._welcome.trust_bundle,
-        )
-        topic = topics.answer_topic(topics.claim_topic(origin, Operation.ENROLL), Outcome.ACCEPTED)
-        return Reply(self._new_id(), Zone.CLAIM, topic, codec.encode(accepted), now)
 
 
 def _event(

@@ -158,7 +158,8 @@ def _keep(
         if fresh.act is DeviceInput.RESUME:
             done = replace(done, ended_at=crl_at)
         tx.save_lock_out(done)
-        tx.add_event(_event(done))
+        if done.act is not DeviceInput.CONFIRM:  # only what was superseded is out, not the device
+            tx.add_event(_event(done))
 
 
 def _end(tx: WriteTransaction, over: Sequence[LockOut], now: datetime) -> None:

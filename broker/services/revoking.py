@@ -20,6 +20,8 @@ def revoke_certificate(
 ) -> None:
     """Marks it revoked with an audit event; one that lapsed gives its claim back.
 
+    It asks for a CRL, but for what was superseded: who revokes those asks for one for all.
+
     One that was replaced before it was proven doesn't: else the number of claims would bound
     nothing in a group that allows replacement.
     """
@@ -34,7 +36,8 @@ def revoke_certificate(
     )
     if has_lapsed and certificate.claim_name is not None:
         tx.count_claim(certificate.claim_name, -1)
-    tx.raise_counter(FLEET_CRL_WANTED)
+    if reason is not RevocationReason.SUPERSEDED:
+        tx.raise_counter(FLEET_CRL_WANTED)
     tx.add_event(
         Event(
             at=now,

@@ -16,7 +16,8 @@ from broker.app import TRUST_BUNDLE_VERSION, open_registry
 from broker.entry.housekeeping import Chore
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
-from broker.services.enroll import EnrollService, Welcome
+from broker.services.enroll import EnrollService
+from broker.services.issuing import Issuing, Welcome
 from broker.services.outbox import Outbox
 from tests.bench.devices import Device
 from tests.bench.measuring import Cost, Stopwatch
@@ -45,14 +46,13 @@ class ClaimDesk:
         anchors = installation.home.server_anchors.read_text(encoding="ascii")
         trust = TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=anchors)
         self._outbox = Outbox(registry, _Nowhere())
-        self._enroll = EnrollService(
-            registry,
+        issuing = Issuing(
             authority,
-            SystemClock(),
             Welcome(Endpoint(host="localhost", port=8883), trust),
             installation.settings.limits.confirm_within,
             lambda: uuid.uuid4().hex,
         )
+        self._enroll = EnrollService(registry, SystemClock(), issuing)
 
     async def claim_all(self, devices: Sequence[Device], concurrent: int = CONCURRENT) -> Cost:
         """Every device claims once, so many at a time; the outbox is empty at the end."""

@@ -32,8 +32,12 @@ from broker.protocol.messages import (
 from broker.protocol.names import ClaimName, ClientId, DeviceId, GroupName, SerialNumber
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin
 from broker.services.confirm import ConfirmService
-from broker.services.enroll import EnrollService, Welcome
+from broker.services.enroll import EnrollService
+from broker.services.issuing import Issuing, Welcome
 from broker.services.lapse import LapseService
+from broker.services.recover import RecoverService
+from broker.services.renew import RenewService
+from broker.services.superseded import SupersededService
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key
 from tests.support.operating import NOW, SetClock
 
@@ -67,9 +71,11 @@ class Desk:
 
     def __post_init__(self) -> None:
         ids = (f"reply-{n}" for n in itertools.count())
-        self.enrolling = EnrollService(
-            self.registry, authority(), self.clock, WELCOME, CONFIRM_WITHIN, lambda: next(ids)
-        )
+        issuing = Issuing(authority(), WELCOME, CONFIRM_WITHIN, lambda: next(ids))
+        self.enrolling = EnrollService(self.registry, self.clock, issuing)
+        self.recovering = RecoverService(self.registry, self.clock, issuing)
+        self.renewing = RenewService(self.registry, self.clock, issuing)
+        self.superseding = SupersededService(self.registry, self.clock)
         self.confirming = ConfirmService(self.registry, self.clock, lambda: next(ids))
         self.lapsing = LapseService(self.registry, self.clock)
 

@@ -14,7 +14,7 @@ from broker.core.records import Reply
 from broker.ports import Publisher, PublishError, RegistryError, Telemetry
 from broker.protocol import codec
 from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import ConfirmRequest, EnrollRequest
+from broker.protocol.messages import ConfirmRequest, EnrollRequest, RecoverRequest, RenewRequest
 from broker.protocol.topics import (
     ClaimOrigin,
     DeviceOrigin,
@@ -30,7 +30,9 @@ from broker.services.admission import Admission
 from broker.services.confirm import ConfirmService
 from broker.services.enroll import EnrollService
 from broker.services.outbox import Outbox
+from broker.services.recover import RecoverService
 from broker.services.refusals import RefusalLog
+from broker.services.renew import RenewService
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +46,9 @@ class Services:
     """The use cases that devices reach over MQTT, and what all of them pass through."""
 
     enroll: EnrollService
+    recover: RecoverService
     confirm: ConfirmService
+    renew: RenewService
     admission: Admission
     refusals: RefusalLog
     outbox: Outbox
@@ -94,6 +98,12 @@ class Router:
             case Zone.CLAIM, Operation.ENROLL, ClaimOrigin() as claimant:
                 attempt.operation = Operation.ENROLL
                 return lambda payload: self._enroll(claimant, payload, attempt)
+            case Zone.CLAIM, Operation.RECOVER, ClaimOrigin() as claimant:
+                attempt.operation = Operation.RECOVER
+                return lambda payload: self._recover(claimant, payload)
+            case Zone.FLEET, Operation.RENEW, DeviceOrigin() as device:
+                attempt.operation = Operation.RENEW
+                return lambda payload: self._renew(device, payload)
             case Zone.FLEET, Operation.CONFIRM, DeviceOrigin() as device:
                 attempt.operation = Operation.CONFIRM
                 return lambda payload: self._confirm(device, payload)
@@ -104,6 +114,12 @@ class Router:
         request = codec.decode(payload, EnrollRequest)
         attempt.serial = request.serial
         return await self._services.enroll.enroll(origin, request)
+
+    async def _recover(self, origin: ClaimOrigin, payload: bytes) -> Reply:
+        return await self._services.recover.recover(origin, codec.decode(payload, RecoverRequest))
+
+    async def _renew(self, origin: DeviceOrigin, payload: bytes) -> Reply:
+        return await self._services.renew.renew(origin, codec.decode(payload, RenewRequest))
 
     async def _confirm(self, origin: DeviceOrigin, payload: bytes) -> Reply:
         return await self._services.confirm.confirm(origin, codec.decode(payload, ConfirmRequest))
@@ -123,7 +139,8 @@ class Router:
 
     async def _record(self, zone: Zone, topic: str, attempt: _Attempt, refused: Refused) -> None:
         try:
-            is_first = await self._services.refusals.record(refused, attempt.origin, attempt.serial)
+            serial = attempt.serial or refused.serial
+            is_first = await self._services.refusals.record(refused, attempt.origin, serial)
         except Exception as error:
             remedy = getattr(error, "remedy", None)
             _log.error("refusal_not_recorded", error=str(error), remedy=remedy)
@@ -135,7 +152,7 @@ class Router:
                 topic=topic[:256],
                 code=refused.code,
                 detail=refused.detail or None,
-                serial=attempt.serial,
+                serial=attempt.serial or refused.serial,
             )
 
 

@@ -47,7 +47,7 @@ def asks(
     names: frozenset[str] = frozenset(),
     **parameters: str,
 ) -> AskedClaim:
-    csr = VerifiedCsr(private_key("p256").public_key(), key_type, key, names)
+    csr = VerifiedCsr(private_key("p256").public_key(), key_type, key, names, "0" * 64)
     return AskedClaim(SerialNumber(serial), csr, parameters)
 
 
@@ -420,10 +420,12 @@ def test_a_reclaimed_device_begins_anew_unless_its_claim_merely_lapsed(
         assert code(context, asks()) is Code.KEY_IN_USE
 
 
-def test_a_superseded_certificate_isn_t_given_out_again() -> None:
+def test_a_superseded_certificate_s_key_is_good_for_nothing_more() -> None:
     old = a_certificate(state=CertificateState.SUPERSEDED)
     context = holds(DeviceState.ACTIVE, old, group=a_group(reprovision=Reprovision.SAME_KEY))
-    assert isinstance(decide(context, asks()), Issue)
+    with pytest.raises(Refused) as refused:
+        decide(context, asks())
+    assert refused.value.code is Code.SERIAL_TAKEN
 
 
 def test_a_new_certificate_takes_the_place_of_unproven_ones_only() -> None:

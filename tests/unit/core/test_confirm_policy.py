@@ -46,7 +46,7 @@ def test_each_pair_of_states(state: DeviceState, proven: CertificateState) -> No
     elif state not in MEMBERS:
         assert code(device, certificate) is Code.DEVICE_BLOCKED
     elif proven is CertificateState.SUPERSEDED:
-        assert code(device, certificate) is Code.CERTIFICATE_REVOKED
+        assert code(device, certificate) is Code.CERTIFICATE_SUPERSEDED
     elif proven is CertificateState.ACTIVE:
         assert decide_confirm(device, certificate, (certificate,), NOW) == AlreadyActive()
     else:
@@ -66,15 +66,25 @@ def test_a_late_proof_is_good_as_long_as_nothing_was_taken_back() -> None:
     assert isinstance(decide_confirm(a_device(), late, (late,), NOW), Activate)
 
 
-def test_every_other_live_certificate_is_replaced() -> None:
+OTHERS = tuple(
+    a_certificate(serial=CertificateSerial(f"e-{state}"), state=state)
+    for state in CertificateState
+    if state is not CertificateState.REVOKED
+)
+
+
+def test_what_was_claimed_replaces_every_other_live_certificate() -> None:
     proven = a_certificate()
-    others = tuple(
-        a_certificate(serial=CertificateSerial(f"e{n}"), state=state)
-        for n, state in enumerate(s for s in CertificateState if s != CertificateState.REVOKED)
-    )
     device = a_device(state=DeviceState.ROTATING)
-    decision = decide_confirm(device, proven, (*others, proven), NOW)
-    assert decision == Activate(replaced=others)
+    assert decide_confirm(device, proven, (*OTHERS, proven), NOW) == Activate(replaced=OTHERS)
+
+
+def test_what_was_renewed_supersedes_every_other_certificate_once() -> None:
+    proven = a_certificate(claim_name=None)
+    device = a_device(state=DeviceState.ROTATING)
+    decision = decide_confirm(device, proven, (*OTHERS, proven), NOW)
+    older = tuple(c for c in OTHERS if c.state is not CertificateState.SUPERSEDED)
+    assert decision == Activate(replaced=(), superseded=older)
 
 
 def test_a_repeated_confirmation_replaces_nothing() -> None:

@@ -48,7 +48,9 @@ class Wired:
         self.refusals = RefusalLog(desk.registry, desk.clock)
         self.services = Services(
             desk.enrolling,
+            desk.recovering,
             desk.confirming,
+            desk.renewing,
             Admission(desk.clock, TokenBuckets(100.0, 100), TokenBuckets(0.1, client_burst)),
             self.refusals,
             Outbox(desk.registry, self),

@@ -4,7 +4,18 @@ import pytest
 
 from broker.protocol.codes import EXPLANATIONS, Code, Refused, public
 
-MASKED = {Code.SERIAL_UNKNOWN, Code.SERIAL_TAKEN, Code.DEVICE_BLOCKED, Code.NAME_TAKEN}
+ABOUT_SERIALS = {Code.SERIAL_UNKNOWN, Code.SERIAL_TAKEN, Code.DEVICE_BLOCKED, Code.NAME_TAKEN}
+ABOUT_RECOVERY = {
+    Code.RECOVERY_UNKNOWN,
+    Code.RECOVERY_OTHER_GROUP,
+    Code.RECOVERY_BLOCKED,
+    Code.RECOVERY_SUPERSEDED,
+    Code.RECOVERY_WINDOW_PASSED,
+}
+MASKED = {
+    **dict.fromkeys(ABOUT_SERIALS, Code.SERIAL_REFUSED),
+    **dict.fromkeys(ABOUT_RECOVERY, Code.RECOVERY_REFUSED),
+}
 
 
 @pytest.mark.parametrize("code", Code)
@@ -21,8 +32,8 @@ def test_a_code_is_written_in_snake_case(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_only_what_tells_about_serial_numbers_is_masked(code: Code) -> None:
-    assert public(code) is (Code.SERIAL_REFUSED if code in MASKED else code)
+def test_only_what_tells_about_serial_numbers_and_devices_is_masked(code: Code) -> None:
+    assert public(code) is MASKED.get(code, code)
 
 
 @pytest.mark.parametrize("code", Code)

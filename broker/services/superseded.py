@@ -1,0 +1,75 @@
+"""Superseded certificates whose grace is over: revoked, many in one CRL.
+
+Nobody waits for these. Each CRL costs Mosquitto memory that it never gives back, so they share one
+a minute, while an operator's revocation has its own at once.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from broker.core.lifecycle import DeviceInput
+from broker.core.records import Certificate, LockOut, RevocationReason
+from broker.core.renew_policy import MEMBERS
+from broker.ports import Clock, Registry, WriteTransaction
+from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
+
+BATCH: Final = 500
+"""Bounds how long other writers wait, and how many connections are ended together."""
+_REST_S: Final = 60.0
+_REST_WHEN_MORE_S: Final = 10.0
+"""When a batch was full there is more, and the grace is a promise."""
+
+
+class SupersededService:
+    """Revokes what was superseded, in batches with rests between them."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._rested_at: float | None = None
+
+    async def revoke_superseded(self) -> int:
+        """Revokes those whose grace is over, unless that was done a moment ago; how many it was.
+
+        To be called about once a second: the first after a quiet time doesn't wait.
+        """
+        if self._rested_at is not None and self._clock.monotonic() < self._rested_at:
+            return 0
+        done = await self._registry.write(self._revoke_batch)
+        if done:
+            rest_s = _REST_WHEN_MORE_S if done == BATCH else _REST_S
+            self._rested_at = self._clock.monotonic() + rest_s
+        return done
+
+    def _revoke_batch(self, tx: WriteTransaction) -> int:
+        now = self._clock.now()
+        over = tx.superseded_before(now, BATCH)
+        members = [each for each in over if _revoke(tx, each, now)]
+        if over:
+            wanted = tx.raise_counter(FLEET_CRL_WANTED)
+            for certificate in members:
+                tx.save_lock_out(_lock_out(certificate, wanted, now))
+        return len(over)
+
+
+def _revoke(tx: WriteTransaction, certificate: Certificate, now: datetime) -> bool:
+    """Whether its device is a member, whose connection may have been made with it."""
+    device = tx.device(certificate.device_id)
+    if device is None:
+        raise LookupError(f"certificate {certificate.serial} has no device")
+    final = replace(certificate, held_at=None)
+    revoke_certificate(tx, device, final, RevocationReason.SUPERSEDED, now)
+    return device.state in MEMBERS
+
+
+def _lock_out(certificate: Certificate, crl_wanted: int, now: datetime) -> LockOut:
+    """Who copied the old key may be connected in the device's absence. The device comes back."""
+    return LockOut(
+        id=f"superseded-{certificate.serial}",
+        device_id=certificate.device_id,
+        act=DeviceInput.CONFIRM,
+        serials=(certificate.serial,),
+        requested_at=now,
+        crl_wanted=crl_wanted,
+    )
