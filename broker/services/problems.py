@@ -19,6 +19,8 @@ class ProblemCode(StrEnum):
     CLAIM_CERTIFICATE_UNKNOWN = "claim_certificate_unknown"
     SERIAL_FILE_INVALID = "serial_file_invalid"
     DEVICE_UNKNOWN = "device_unknown"
+    CAMPAIGN_UNKNOWN = "campaign_unknown"
+    CAMPAIGN_OVER = "campaign_over"
     VALUE_INVALID = "value_invalid"
     ROLLOUT_UNKNOWN = "rollout_unknown"
     ROLLOUT_EXISTS = "rollout_exists"
