@@ -6,17 +6,19 @@ from typing import Annotated
 
 import typer
 
+from broker.core.campaign import Selection, SelectionKind
 from broker.core.durations import parse_duration
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import Device
 from broker.entry.cli.device_acts import TIMEOUT_S, How, TimeoutOption, carry_out
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.rotate import begin
 from broker.entry.cli.views import claim_json, claim_state, device_json, shown_time
 from broker.installation import Installation, SecretFile
 from broker.ports import DeviceFilter, Registry
 from broker.protocol.names import DeviceId
-from broker.services import claim_certificates, device_acts
+from broker.services import campaigns, claim_certificates, device_acts
 from broker.services.claim_certificates import ClaimUse, Wanted
 from broker.services.group_file import MAX_LIFETIME
 from broker.services.problems import Problem, ProblemCode
@@ -85,14 +87,19 @@ def revoke(
     revoke_devices: Annotated[
         bool, typer.Option("--revoke-devices", help="And every device that claimed with it.")
     ] = False,
+    rotate_devices: Annotated[
+        bool, typer.Option("--rotate-devices", help="And have its devices renew, at a safe pace.")
+    ] = False,
     dry_run: DryRunOption = False,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> None:
     """Take a claim certificate back; devices that have claimed already stay, unless you say so."""
+    if revoke_devices and rotate_devices:
+        raise typer.BadParameter("who is revoked can't renew: give one of the two options")
     installation = common(context).installation()
     if dry_run:
         use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
-        _announce(use, stay=not revoke_devices)
+        _announce(use, stay=not (revoke_devices or rotate_devices))
     else:
         number = with_registry(installation, lambda registry: _revoke(installation, registry, name))
         say(f"{name} is revoked.")
@@ -102,6 +109,10 @@ def revoke(
         wanted = device_acts.Wanted(DeviceInput.REVOKE, reason)
         how = How(dry_run=dry_run, timeout_s=timeout)
         carry_out(installation, lambda registry: _claimed(registry, name), wanted, how)
+    if rotate_devices:
+        reason = f"claim certificate {name} was revoked"
+        selection = Selection(SelectionKind.CLAIM, name)
+        begin(installation, campaigns.Wanted(selection, reason=reason), dry_run=dry_run)
 
 
 @commands.command("show")
@@ -129,7 +140,10 @@ def show(
     rows = [(d.id, d.state.value, d.serial, shown_time(d.activated_at)) for d in devices]
     table(("device", "state", "serial", "active since"), rows, title="claimed with it")
     note(f"{len(devices):,} devices. What was refused: 'muster events --claim {name}'.")
-    note(f"If it leaked: 'muster claim-cert revoke {name}', with --revoke-devices if need be.")
+    note(
+        f"If it leaked: 'muster claim-cert revoke {name}', and if need be with --rotate-devices "
+        "or --revoke-devices."
+    )
 
 
 async def _one(registry: Registry, name: str) -> tuple[ClaimUse, list[Device]]:

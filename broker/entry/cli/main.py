@@ -17,6 +17,7 @@ from broker.entry.cli import (
     events,
     groups,
     init,
+    rotate,
     up,
 )
 from broker.entry.cli.failures import Commands
@@ -38,6 +39,7 @@ program.add_typer(claim_certs.commands, name="claim-cert")
 program.add_typer(groups.commands, name="group")
 program.add_typer(enroll.commands, name="enroll")
 program.add_typer(devices.commands, name="devices")
+program.add_typer(rotate.commands, name="rotate")
 program.command("events")(events.events)
 program.command("doctor")(doctor.doctor)
 program.command("up")(up.up)

@@ -5,6 +5,7 @@ Times are RFC 3339 in UTC, durations as in a group file, and what isn't there is
 
 from datetime import datetime
 
+from broker.core.campaign import Campaign, Rotation
 from broker.core.durations import format_duration
 from broker.core.records import (
     Certificate,
@@ -122,6 +123,40 @@ def lock_out_json(lock_out: LockOut) -> Json:
         "disconnected_ms": milliseconds(lock_out, lock_out.disconnected_at),
         "complete": lock_out.is_complete,
         "ended_at": lock_out.ended_at,
+    }
+
+
+def campaign_json(campaign: Campaign) -> Json:
+    """A rotation campaign and how far it is."""
+    return {
+        "id": campaign.id,
+        "state": campaign.state,
+        "selected_by": campaign.selection.kind,
+        "selected": campaign.selection.name,
+        "reason": campaign.reason,
+        "per_minute": campaign.per_minute,
+        "wave_size": campaign.wave_size,
+        "wave": campaign.wave,
+        "listed": campaign.is_listed,
+        "total": campaign.total,
+        "waiting": campaign.waiting,
+        "ordered": campaign.ordered,
+        "done": campaign.done,
+        "dropped": campaign.dropped,
+        "withdrawn": campaign.withdrawn,
+        "created_at": campaign.created_at,
+        "ended_at": campaign.ended_at,
+    }
+
+
+def rotation_json(rotation: Rotation) -> Json:
+    """One device of a campaign."""
+    return {
+        "device_id": rotation.device_id,
+        "state": rotation.state,
+        "order": rotation.version,
+        "ordered_at": rotation.ordered_at,
+        "settled_at": rotation.settled_at,
     }
 
 
