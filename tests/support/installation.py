@@ -70,6 +70,9 @@ class Installation:
         serials: Serials = Serials.LISTED,
         quota: int = 10_000,
         allowed_keys: frozenset[KeyType] = ALL_KEYS,
+        lifetime: timedelta = timedelta(days=90),
+        rotation_grace: timedelta = timedelta(hours=1),
+        recover_within: timedelta = timedelta(days=30),
     ) -> None:
         """Adds or replaces an enrollment group."""
         group = EnrollmentGroup(
@@ -77,10 +80,12 @@ class Installation:
             claims,
             device_name,
             allowed_keys,
-            timedelta(days=90),
+            lifetime,
             quota,
             serials,
             reprovision,
+            rotation_grace=rotation_grace,
+            recover_within=recover_within,
         )
         async with open_registry(self.home, self.settings) as registry:
             await registry.write(lambda tx: tx.save_group(group))

@@ -1,0 +1,180 @@
+"""Members of the fleet who speak the wire by hand: what they hold, and what they ask for."""
+
+import asyncio
+import base64
+import hashlib
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from broker.protocol import codec, limits
+from broker.protocol.messages import (
+    ConfirmAccepted,
+    ConfirmRequest,
+    EnrollAccepted,
+    RecoverRequest,
+    Rejected,
+    RenewRequest,
+)
+from broker.protocol.names import ClaimName, ClientId, DeviceId
+from broker.protocol.statements import recovery_statement
+from broker.protocol.topics import (
+    ClaimOrigin,
+    DeviceOrigin,
+    Operation,
+    Outcome,
+    answer_topic,
+    claim_topic,
+    device_topic,
+)
+from broker.protocol.zones import Zone
+from tests.support.certificates import Client
+from tests.support.claimant import claimant, enroll_request
+from tests.support.csrs import csr_pem, der_of, fresh_key
+from tests.support.installation import BATCH
+from tests.support.peers import Peer, peer
+from tests.support.stack import Stack
+
+_ids = itertools.count(1)
+Key = ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A device with one key and its certificate; a renewal makes another holder of the name."""
+
+    device_id: DeviceId
+    key: Key
+    chain: str
+
+    @property
+    def pem(self) -> str:
+        """The certificate alone."""
+        end = "-----END CERTIFICATE-----\n"
+        return self.chain[: self.chain.index(end) + len(end)]
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The certificate, parsed."""
+        return x509.load_pem_x509_certificate(self.pem.encode())
+
+    @property
+    def sha256(self) -> str:
+        """The certificate's fingerprint."""
+        return hashlib.sha256(self.leaf.public_bytes(Encoding.DER)).hexdigest()
+
+    def given(self, key: Key, answer: EnrollAccepted | Rejected) -> "Holder":
+        """The same device with what it was granted for `key`."""
+        assert isinstance(answer, EnrollAccepted), answer
+        return replace(self, key=key, chain=answer.certificate_chain)
+
+    def recovery(self, key: Key, **changes: Any) -> RecoverRequest:
+        """A good request for another certificate, but for the fields in `changes`."""
+        csr, request_id = csr_pem(key), f"recovery-{next(_ids)}"
+        fields = {
+            "request_id": request_id,
+            "csr": csr,
+            "certificate": self.pem,
+            "signature": signed(self.key, request_id, csr),
+        }
+        return RecoverRequest(**{**fields, **changes})
+
+
+def signed(key: Key, request_id: str, csr: str) -> str:
+    """A recovery's signature."""
+    statement = recovery_statement(request_id, hashlib.sha256(der_of(csr)).hexdigest())
+    return base64.b64encode(key.sign(statement, ec.ECDSA(hashes.SHA256()))).decode()
+
+
+class Connected:
+    """A connection to the fleet broker that listens to the answers of some operations."""
+
+    def __init__(self, connection: Peer, device_id: DeviceId) -> None:
+        self.peer = connection
+        self._origin = DeviceOrigin(device_id)
+
+    async def renew(self, key: Key, **changes: Any) -> EnrollAccepted | Rejected:
+        """Asks for a certificate for `key`."""
+        fields = {"request_id": f"renewal-{next(_ids)}", "csr": csr_pem(key)}
+        request = RenewRequest(**{**fields, **changes})
+        return await self._ask(Operation.RENEW, codec.encode(request), EnrollAccepted)
+
+    async def confirm(self, sha256: str) -> ConfirmAccepted | Rejected:
+        """Names a certificate by its fingerprint."""
+        request = ConfirmRequest(request_id=f"proof-{next(_ids)}", certificate_sha256=sha256)
+        return await self._ask(Operation.CONFIRM, codec.encode(request), ConfirmAccepted)
+
+    async def _ask(self, operation: Operation, payload: bytes, kind: type[Any]) -> Any:
+        topic = device_topic(self._origin, operation)
+        await self.peer.say(topic, payload)
+        heard = await self.peer.next(10)
+        is_accepted = heard.topic == answer_topic(topic, Outcome.ACCEPTED)
+        return codec.decode(heard.payload, kind if is_accepted else Rejected, limits.MAX_ANSWER)
+
+
+@asynccontextmanager
+async def connected(stack: Stack, holder: Holder, place: Path) -> AsyncIterator[Connected]:
+    """In the fleet zone with the holder's certificate; its files are in `place`."""
+    client = await asyncio.to_thread(as_client, stack, holder, place)
+    async with peer(stack.ports[Zone.FLEET], client) as connection:
+        origin = DeviceOrigin(holder.device_id)
+        for operation in (Operation.CONFIRM, Operation.RENEW):
+            topic = device_topic(origin, operation)
+            await connection.hear(*(answer_topic(topic, outcome) for outcome in Outcome))
+        yield Connected(connection, holder.device_id)
+
+
+def as_client(stack: Stack, holder: Holder, place: Path) -> Client:
+    """The holder's certificate and key in files."""
+    key, chain = place / f"{holder.sha256}.key", place / f"{holder.sha256}.pem"
+    if not chain.exists():
+        key.touch(0o600)
+        key.write_bytes(
+            holder.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        chain.write_text(holder.chain)
+    return Client(holder.device_id, chain, key, stack.home.server_anchors)
+
+
+async def join(stack: Stack, place: Path, serial: str) -> Holder:
+    """A device claims and confirms."""
+    key = fresh_key()
+    async with claimant(stack, f"claims-{serial}") as asking:
+        answer = await asking.enroll(enroll_request(serial, key))
+    assert isinstance(answer, EnrollAccepted), answer
+    holder = Holder(DeviceId(answer.device_id), key, answer.certificate_chain)
+    await prove(stack, holder, place)
+    return holder
+
+
+async def prove(stack: Stack, holder: Holder, place: Path) -> None:
+    """Connects with the certificate and confirms it."""
+    async with connected(stack, holder, place) as connection:
+        answer = await connection.confirm(holder.sha256)
+        assert isinstance(answer, ConfirmAccepted), answer
+
+
+async def recover(
+    stack: Stack, request: RecoverRequest, name: ClaimName = BATCH, client_id: str = "recovers"
+) -> EnrollAccepted | Rejected:
+    """Asks in the claim zone."""
+    topic = claim_topic(ClaimOrigin(name, ClientId(client_id)), Operation.RECOVER)
+    async with peer(stack.ports[Zone.CLAIM], stack.claim_client(name), client_id) as connection:
+        await connection.hear(*(answer_topic(topic, outcome) for outcome in Outcome))
+        await connection.say(topic, codec.encode(request))
+        heard = await connection.next(10)
+    if heard.topic == answer_topic(topic, Outcome.ACCEPTED):
+        return codec.decode(heard.payload, EnrollAccepted, limits.MAX_ANSWER)
+    return codec.decode(heard.payload, Rejected, limits.MAX_ANSWER)
