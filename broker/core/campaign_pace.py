@@ -41,8 +41,23 @@ def wave_is_over(campaign: Campaign, now: datetime) -> bool:
     return enough or now - campaign.wave_full_at >= WAVE_TIMEOUT
 
 
+def was_set_back(campaign: Campaign, now: datetime) -> bool:
+    """Whether the clock is behind what the campaign has seen of it."""
+    return max(campaign.paced_to, campaign.wave_full_at or campaign.paced_to) > now
+
+
 def given(campaign: Campaign, orders: int, now: datetime) -> Campaign:
-    """The campaign after `orders`, at most what is due, were given `now`."""
+    """The campaign after `orders`, at most what is due, were given `now`.
+
+    If the clock was set back, the campaign's pace and wave go on from where the clock is.
+    """
+    if was_set_back(campaign, now):
+        full_at = campaign.wave_full_at
+        campaign = replace(
+            campaign,
+            paced_to=min(campaign.paced_to, now),
+            wave_full_at=None if full_at is None else min(full_at, now),
+        )
     if orders == 0:
         return campaign
     if campaign.wave_size is not None and wave_is_over(campaign, now):
@@ -73,7 +88,6 @@ def _interval(campaign: Campaign) -> timedelta:
 
 
 def _paced_from(campaign: Campaign, now: datetime) -> datetime:
-    # At least one interval, else a slow pace would never come to its next order. A clock that was
-    # set back starts anew from where it is.
+    # At least one interval, else a slow pace would never come to its next order.
     earliest = now - max(CATCH_UP, _interval(campaign))
     return max(earliest, min(campaign.paced_to, now))

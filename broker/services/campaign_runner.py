@@ -17,7 +17,7 @@ from broker.core.campaign import (
     RotationState,
     counted,
 )
-from broker.core.campaign_pace import given, orders_due, renew_by
+from broker.core.campaign_pace import given, orders_due, renew_by, was_set_back
 from broker.core.lifecycle import DeviceState
 from broker.core.records import Certificate, Device, Event, EventKind
 from broker.core.rotation_policy import MEMBERS, after_order, at_its_turn, next_version
@@ -100,7 +100,7 @@ class CampaignRunner:
         def is_due(view: ReadTransaction) -> bool:
             campaign = known(view, campaign_id)
             may_order = campaign.waiting > 0 and orders_due(campaign, now) > 0
-            return may_order or campaign.may_finish
+            return may_order or campaign.may_finish or was_set_back(campaign, now)
 
         if await self._registry.read(is_due):
             await self._registry.write(lambda tx: _give_orders(tx, campaign_id, now))
