@@ -27,6 +27,7 @@ from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.campaign_runner import CampaignRunner
 from broker.services.claim_alarms import ClaimAlarms
 from broker.services.confirm import ConfirmService
 from broker.services.crl import ClaimCrl, FleetCrl
@@ -145,6 +146,7 @@ class Muster:
         alarms = ClaimAlarms(registry, self._clock, services.admission, self._telemetry)
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
+        campaigns = CampaignRunner(registry, self._clock)
         lapses = LapseService(registry, self._clock)
         superseded = SupersededService(registry, self._clock)
         chores = [
@@ -153,6 +155,7 @@ class Muster:
             Chore("superseded", 1.0, superseded.revoke_superseded),
             Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
+            Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
             Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
