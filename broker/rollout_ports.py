@@ -48,6 +48,7 @@ class RolloutReads(Protocol):
         """Those that aren't settled and expire before that, the first to expire first."""
 
     def report(self, device_id: DeviceId, report_id: str) -> KnownReport | None: ...
+    def final_report(self, device_id: DeviceId, sequence: int) -> KnownReport | None: ...
     def reports_of(self, device_id: DeviceId, limit: int) -> list[KnownReport]:
         """The newest first."""
 

@@ -36,6 +36,7 @@ _EXPIRING: Final = (
 )
 _OF_DEVICE: Final = sa.select(_R).where(_R.c.device_id == sa.bindparam("device"))
 _REPORT: Final = _OF_DEVICE.where(_R.c.report_id == sa.bindparam("wanted"))
+_FINAL: Final = _OF_DEVICE.where(_R.c.sequence == sa.bindparam("number", type_=sa.BigInteger))
 _REPORTS: Final = _OF_DEVICE.order_by(_R.c.sequence.desc()).limit(_AT_MOST)
 _UPDATE: Final = sa.select(_D).where(_D.c.device_id == sa.bindparam("device"))
 _UNSUPPORTED: Final = sa.select(sa.func.count()).where(
@@ -77,6 +78,11 @@ class Updates(Part):
     def report(self, device_id: DeviceId, report_id: str) -> KnownReport | None:
         self._session.flush_for(("reports", device_id))
         found = self._session.rows(_REPORT, {"device": device_id, "wanted": report_id})
+        return _report(found[0]) if found else None
+
+    def final_report(self, device_id: DeviceId, sequence: int) -> KnownReport | None:
+        self._session.flush_for(("reports", device_id))
+        found = self._session.rows(_FINAL, {"device": device_id, "number": sequence})
         return _report(found[0]) if found else None
 
     def reports_of(self, device_id: DeviceId, limit: int) -> list[KnownReport]:

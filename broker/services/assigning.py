@@ -1,0 +1,260 @@
+"""Telling devices what to run: assignments signed, committed, and retained for each device alone.
+
+What was told is renewed for as long as it holds, so that a device that was switched off for months
+finds an assignment that hasn't expired.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from broker.core.assigning import RENEW_WITHIN, Sources, given, message
+from broker.core.rollout import IN_FLIGHT, Progress, Rollout, RolloutState, Step, next_progress
+from broker.core.rollout_offer import MEMBERS, SUPERSEDED, Skip, Tell, offer
+from broker.core.rollout_pace import Bucket, refilled
+from broker.core.rollout_steps import broken_by
+from broker.core.update_records import DeviceUpdate, GivenAssignment, Part
+from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.protocol import codec
+from broker.protocol.names import DeviceId
+from broker.protocol.topics import Desired, desired_topic
+from broker.update_ports import UpdateRepository
+
+BATCH: Final = 500
+"""Assignments that are signed and committed together."""
+_HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """An assignment and what is to be retained of it."""
+
+    given: GivenAssignment
+    payload: bytes
+
+
+class Assigner:
+    """Signs and commits; `services/retained.py` publishes."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        repository: UpdateRepository,
+        clock: Clock,
+        new_nonce: Callable[[], str],
+        sources: Sources = (),
+    ) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._clock = clock
+        self._new_nonce = new_nonce
+        self._sources = sources
+
+    async def tell(self, rollout: Rollout, parts: Sequence[Part]) -> int:
+        """Tells these what the rollout has for them, or skips them; returns how many were told.
+
+        Raises:
+            UpdateError: the director's key can't be used; nobody was told.
+        """
+        offers = await self._registry.read(lambda view: _offers(view, rollout, parts))
+        now = self._clock.now()
+        wanted = [
+            given(rollout, device, sequence, tell.images, self._new_nonce(), now)
+            for device, sequence, tell in offers
+            if isinstance(tell, Tell)
+        ]
+        signed = await self._sign([(each, rollout) for each in wanted])
+        skipped = {device: skip for device, _, skip in offers if isinstance(skip, Skip)}
+        return await self._registry.write(lambda tx: _give(tx, rollout.name, signed, skipped, now))
+
+    async def call_back(self, rollout: Rollout, parts: Sequence[Part], code: str) -> int:
+        """Has those who may still switch stop; returns how many were told."""
+        now = self._clock.now()
+        known = await self._registry.read(
+            lambda view: {each.device_id: _known(view, each.device_id).sequence for each in parts}
+        )
+        wanted = [
+            given(
+                rollout,
+                part.device_id,
+                known[part.device_id] + 1,
+                (),
+                self._new_nonce(),
+                now,
+                calls_back=part.sequence,
+            )
+            for part in parts
+        ]
+        signed = await self._sign([(each, rollout) for each in wanted])
+        return await self._registry.write(lambda tx: _call_back(tx, signed, code, now))
+
+    async def renew(self) -> int:
+        """Renews what expires soon and still holds; returns how many that were."""
+        now = self._clock.now()
+        expiring = await self._registry.read(
+            lambda view: view.expiring_assignments(now + RENEW_WITHIN, BATCH)
+        )
+        if not expiring:
+            return 0
+        holding = await self._registry.read(lambda view: _holding(view, expiring))
+        lifetime = [
+            (replace(each, issued_at=now, expires=each.expires - each.issued_at + now), rollout)
+            for each, rollout in holding
+        ]
+        signed = await self._sign(lifetime)
+        return await self._registry.write(lambda tx: _renew(tx, expiring, signed, now))
+
+    async def _sign(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
+        if not wanted:
+            return []
+        return await asyncio.to_thread(self._sign_all, wanted)
+
+    def _sign_all(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
+        signed = []
+        for each, rollout in wanted:
+            text = codec.encode(message(each, rollout, self._sources)).decode()
+            signed.append(_Signed(each, codec.encode(self._repository.sign_assignment(text))))
+        return signed
+
+
+def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:
+    return view.device_update(device_id) or DeviceUpdate(device_id)
+
+
+def _offers(
+    view: ReadTransaction, rollout: Rollout, parts: Sequence[Part]
+) -> list[tuple[DeviceId, int, Tell | Skip]]:
+    """To whom, under which sequence, what."""
+    offers = []
+    for part in parts:
+        known = _known(view, part.device_id)
+        made = offer(rollout, part, view.device(part.device_id), known)
+        offers.append((part.device_id, known.sequence + 1, made))
+    return offers
+
+
+def _give(
+    tx: WriteTransaction,
+    name: str,
+    signed: Sequence[_Signed],
+    skipped: dict[DeviceId, Skip],
+    now: datetime,
+) -> int:
+    rollout = tx.rollout(name)
+    # Looked at again where nothing can come between: a report may have broken the stop rule.
+    if rollout is None or rollout.state is not RolloutState.RUNNING:
+        return 0
+    if broken_by(rollout, tx.tally(name)):
+        return 0
+    for device_id, skip in skipped.items():
+        part = tx.part(name, device_id)
+        if part is not None and part.progress is Progress.QUEUED:
+            tx.save_part(_moved(part, Step.SKIP, now, skip.code))
+    told = [each for each in signed if _give_one(tx, rollout, each.given, now)]
+    _retain(tx, told)
+    bucket = refilled(rollout.pace, rollout.bucket, now)
+    if rollout.pace.per_minute is not None:
+        tx.save_rollout(replace(rollout, bucket=Bucket(bucket.tokens - len(told), now)))
+    return len(told)
+
+
+def _give_one(
+    tx: WriteTransaction, rollout: Rollout, assignment: GivenAssignment, now: datetime
+) -> bool:
+    part = tx.part(rollout.name, assignment.device_id)
+    known = _known(tx, assignment.device_id)
+    if part is None or part.progress is not Progress.QUEUED:
+        return False
+    if known.sequence != assignment.sequence - 1:
+        return False
+    _end_earlier(tx, known, rollout.name, now)
+    tx.save_assignment(assignment)
+    told = replace(
+        _moved(part, Step.ASSIGN, now, None),
+        sequence=assignment.sequence,
+        wave=max(part.wave, rollout.wave),
+        detail=None,
+    )
+    tx.save_part(told)
+    number = max(known.rollout_number, rollout.number)
+    tx.save_device_update(
+        replace(known, sequence=assignment.sequence, rollout=rollout.name, rollout_number=number)
+    )
+    return True
+
+
+def _end_earlier(tx: WriteTransaction, known: DeviceUpdate, name: str, now: datetime) -> None:
+    """Ends what held until now; another rollout learns that it has lost the device."""
+    earlier = tx.given_assignment(known.device_id, known.sequence)
+    if earlier is None or earlier.settled_at is not None:
+        return
+    tx.save_assignment(replace(earlier, settled_at=now))
+    part = tx.part(earlier.rollout, known.device_id)
+    if part is not None and earlier.rollout != name and part.progress in _HELD:
+        tx.save_part(_moved(part, Step.SUPERSEDE, now, SUPERSEDED))
+
+
+def _call_back(tx: WriteTransaction, signed: Sequence[_Signed], code: str, now: datetime) -> int:
+    told = []
+    for each in signed:
+        new = each.given
+        part, known = tx.part(new.rollout, new.device_id), _known(tx, new.device_id)
+        if part is None or part.progress not in IN_FLIGHT or part.sequence != new.calls_back:
+            continue
+        if known.sequence != new.sequence - 1:
+            continue
+        _end_earlier(tx, known, new.rollout, now)
+        tx.save_assignment(new)
+        tx.save_part(replace(_moved(part, Step.WITHDRAW, now, code), sequence=new.sequence))
+        tx.save_device_update(replace(known, sequence=new.sequence))
+        told.append(each)
+    _retain(tx, told)
+    return len(told)
+
+
+def _holding(
+    view: ReadTransaction, expiring: Sequence[GivenAssignment]
+) -> list[tuple[GivenAssignment, Rollout]]:
+    holding = []
+    for each in expiring:
+        rollout = view.rollout(each.rollout)
+        part = view.part(each.rollout, each.device_id)
+        device = view.device(each.device_id)
+        if rollout is None or part is None or device is None or device.state not in MEMBERS:
+            continue
+        if part.sequence == each.sequence and part.progress in _HELD:
+            holding.append((each, rollout))
+    return holding
+
+
+def _renew(
+    tx: WriteTransaction,
+    expiring: Sequence[GivenAssignment],
+    signed: Sequence[_Signed],
+    now: datetime,
+) -> int:
+    renewed = {(each.given.device_id, each.given.sequence): each for each in signed}
+    told = []
+    for old in expiring:
+        fresh = tx.given_assignment(old.device_id, old.sequence)
+        if fresh is None or fresh.settled_at is not None:
+            continue
+        new = renewed.get((old.device_id, old.sequence))
+        tx.save_assignment(replace(fresh, settled_at=now) if new is None else new.given)
+        if new is not None:
+            told.append(new)
+    _retain(tx, told)
+    return len(told)
+
+
+def _moved(part: Part, step: Step, now: datetime, code: str | None) -> Part:
+    return replace(part, progress=next_progress(part.progress, step), changed_at=now, code=code)
+
+
+def _retain(tx: WriteTransaction, told: Sequence[_Signed]) -> None:
+    if told:
+        tx.retain(
+            {desired_topic(each.given.device_id, Desired.UPDATE): each.payload for each in told}
+        )

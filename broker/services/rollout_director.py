@@ -1,0 +1,234 @@
+"""Advancing rollouts: who is told next, when a wave opens, and when all of it must stop.
+
+The stop rule looks at what devices have reported at the end, and is looked at again in the very
+transaction that tells the next ones.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from broker.core.records import Event, EventKind
+from broker.core.rollout import (
+    IN_FLIGHT,
+    Progress,
+    Rollout,
+    RolloutInput,
+    RolloutState,
+    Step,
+    next_progress,
+    next_rollout_state,
+)
+from broker.core.rollout_offer import GONE
+from broker.core.rollout_pace import refilled
+from broker.core.rollout_steps import LATE, broken_by, is_finished, opens_next_wave, room
+from broker.core.update_records import Part
+from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.protocol.topics import Desired, desired_topic
+from broker.services.assigning import BATCH, Assigner
+from broker.services.rollout_queue import RolloutQueue
+from broker.update_ports import UpdateRepository
+
+SILENT_AFTER: Final = timedelta(days=1)
+"""A device that was told so long ago and hasn't said a word is switched off: the next wave doesn't
+wait for it. What it was told still holds."""
+_STEPS_AT_ONCE: Final = 40
+_LOOK_FOR_GONE_S: Final = 60.0
+EVENTS: Final = {
+    RolloutInput.PAUSE: EventKind.ROLLOUT_PAUSED,
+    RolloutInput.RESUME: EventKind.ROLLOUT_RESUMED,
+    RolloutInput.ABORT: EventKind.ROLLOUT_ABORTED,
+    RolloutInput.CANCEL: EventKind.ROLLOUT_CANCELLED,
+    RolloutInput.RETRY: EventKind.ROLLOUT_RETRIED,
+    RolloutInput.FINISH: EventKind.ROLLOUT_DONE,
+}
+
+
+@dataclass(frozen=True)
+class _Next:
+    """What a rollout does next; nothing when all of it is empty."""
+
+    rollout: Rollout
+    tell: tuple[Part, ...] = ()
+    happens: RolloutInput | None = None
+    reason: str | None = None
+    opens_wave: bool = False
+
+
+class Director:
+    """Keeps rollouts going; to be called several times a second."""
+
+    def __init__(
+        self, registry: Registry, repository: UpdateRepository, clock: Clock, assigner: Assigner
+    ) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._clock = clock
+        self._assigner = assigner
+        self._queue = RolloutQueue(registry, clock)
+        self._looked_for_gone_s: dict[str, float] = {}
+
+    async def advance(self) -> int:
+        """Does what is due; returns how many devices were told something.
+
+        Raises:
+            UpdateError: the repository or its director's key can't be used.
+        """
+        told = 0
+        for rollout in await self._registry.read(lambda view: view.moving_rollouts()):
+            if rollout.state in (RolloutState.RUNNING, RolloutState.PAUSED):
+                told += await self._go_on(rollout)
+            else:
+                told += await self._call_back(rollout)
+        return told + await self._assigner.renew()
+
+    async def _go_on(self, rollout: Rollout) -> int:
+        if not await self._queue.fill(rollout):
+            return 0
+        await self._let_go_of_gone(rollout)
+        total = 0
+        for _ in range(_STEPS_AT_ONCE):
+            told = await self._step(rollout.name)
+            if told is None:
+                break
+            total += told
+        return total
+
+    async def _step(self, name: str) -> int | None:
+        """How many were told; none when there is nothing to do at the moment."""
+        now = self._clock.now()
+        step = await self._registry.read(lambda view: _look(view, name, now))
+        if step.opens_wave:
+            await self._registry.write(lambda tx: _open_wave(tx, name, step.rollout.wave + 1))
+            return 0
+        if step.tell:
+            missing = await asyncio.to_thread(self._unpublished, step.rollout)
+            if missing is None:
+                return await self._assigner.tell(step.rollout, step.tell)
+            reason = f"{missing} isn't published any more"
+            step = replace(step, happens=RolloutInput.PAUSE, reason=reason)
+        happens = step.happens
+        if happens is not None:
+            await self._registry.write(lambda tx: change(tx, name, happens, step.reason, now))
+        return None
+
+    def _unpublished(self, rollout: Rollout) -> str | None:
+        published = {(each.path, each.sha256) for each in self._repository.targets()}
+        for image in rollout.images:
+            if (image.path, image.sha256) not in published:
+                return image.path
+        return None
+
+    async def _call_back(self, rollout: Rollout) -> int:
+        """For a rollout that has ended before its devices have."""
+        code, now = f"rollout_{rollout.state}", self._clock.now()
+        queued, flying = await self._registry.read(
+            lambda view: (
+                view.parts(rollout.name, [Progress.QUEUED], None, BATCH),
+                view.parts(rollout.name, sorted(IN_FLIGHT), None, BATCH),
+            )
+        )
+        if queued:
+            await self._registry.write(lambda tx: _withdraw(tx, queued, code, now))
+        if flying:
+            return await self._assigner.call_back(rollout, flying, code)
+        if not queued:
+            await self._registry.write(lambda tx: _rest(tx, rollout.name))
+        return 0
+
+    async def _let_go_of_gone(self, rollout: Rollout) -> None:
+        now_s = self._clock.monotonic()
+        looked_s = self._looked_for_gone_s.get(rollout.name)
+        if looked_s is not None and now_s - looked_s < _LOOK_FOR_GONE_S:
+            return
+        self._looked_for_gone_s[rollout.name] = now_s
+        gone = await self._registry.read(lambda view: view.gone_parts(rollout.name, BATCH))
+        if gone:
+            now = self._clock.now()
+            await self._registry.write(lambda tx: _let_go(tx, gone, now))
+
+
+def _look(view: ReadTransaction, name: str, now: datetime) -> _Next:
+    rollout = view.rollout(name)
+    if rollout is None:
+        raise LookupError(f"the rollout {name} is gone")
+    if rollout.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        return _Next(rollout)
+    tally = view.tally(name)
+    broken = broken_by(rollout, tally)
+    if broken is not None:
+        return _Next(rollout, happens=RolloutInput.ABORT, reason=broken)
+    if rollout.state is RolloutState.PAUSED:
+        return _Next(rollout)
+    if is_finished(rollout, tally):
+        return _Next(rollout, happens=RolloutInput.FINISH)
+    left, tokens = room(rollout, tally), refilled(rollout.pace, rollout.bucket, now).tokens
+    most = int(min(BATCH, tokens))
+    if most >= 1 and left.in_waves:
+        return _Next(rollout, tuple(view.queued_parts(name, 0, min(most, left.in_waves))))
+    if most >= 1 and left.late:
+        return _Next(rollout, tuple(view.queued_parts(name, LATE, min(most, left.late))))
+    silent = view.count_silent(name, now - SILENT_AFTER)
+    return _Next(rollout, opens_wave=opens_next_wave(rollout, tally, silent))
+
+
+def change(
+    tx: WriteTransaction, name: str, happens: RolloutInput, reason: str | None, now: datetime
+) -> Rollout:
+    """Takes the rollout to its next state, with an audit event.
+
+    Raises:
+        RolloutError: it can't do that in the state that it's in.
+    """
+    rollout = tx.rollout(name)
+    if rollout is None:
+        raise LookupError(f"the rollout {name} is gone")
+    changed = replace(
+        rollout,
+        state=next_rollout_state(rollout.state, happens),
+        state_at=now,
+        reason=reason,
+        moving=happens is not RolloutInput.FINISH,
+        # What the rate would have allowed meanwhile isn't made up for.
+        bucket=None,
+    )
+    tx.save_rollout(changed)
+    detail = f"rollout {name}" if reason is None else f"rollout {name}: {reason}"
+    tx.add_event(Event(now, EVENTS[happens], group=rollout.selection.group, detail=detail))
+    return changed
+
+
+def _open_wave(tx: WriteTransaction, name: str, wave: int) -> None:
+    rollout = tx.rollout(name)
+    if rollout is not None and rollout.wave == wave - 1:
+        tx.save_rollout(replace(rollout, wave=wave))
+
+
+def _withdraw(tx: WriteTransaction, queued: list[Part], code: str, now: datetime) -> None:
+    for each in queued:
+        part = tx.part(each.rollout, each.device_id)
+        if part is not None and part.progress is Progress.QUEUED:
+            progress = next_progress(part.progress, Step.WITHDRAW)
+            tx.save_part(replace(part, progress=progress, changed_at=now, code=code))
+
+
+def _rest(tx: WriteTransaction, name: str) -> None:
+    rollout = tx.rollout(name)
+    if rollout is not None and rollout.state in (RolloutState.ABORTED, RolloutState.CANCELLED):
+        tx.save_rollout(replace(rollout, moving=False))
+
+
+def _let_go(tx: WriteTransaction, gone: list[Part], now: datetime) -> None:
+    topics = {}
+    for each in gone:
+        part = tx.part(each.rollout, each.device_id)
+        if part is None or part.progress not in IN_FLIGHT or part.sequence is None:
+            continue
+        progress = next_progress(part.progress, Step.SKIP)
+        tx.save_part(replace(part, progress=progress, changed_at=now, code=GONE))
+        held = tx.given_assignment(part.device_id, part.sequence)
+        if held is not None:
+            tx.save_assignment(replace(held, settled_at=now))
+        topics[desired_topic(part.device_id, Desired.UPDATE)] = b""
+    tx.retain(topics)
