@@ -11,7 +11,7 @@ import msgspec
 from broker.core.durations import parse_duration
 from broker.core.keys import KeyType
 from broker.core.naming import parse_template
-from broker.core.records import EnrollmentGroup, Reprovision, Serials
+from broker.core.records import EnrollmentGroup, Reprovision, RotationKey, Serials
 from broker.protocol import names
 from broker.protocol.names import ClaimName, GroupName, is_name
 from broker.services.problems import Problem, ProblemCode
@@ -21,6 +21,9 @@ MAX_GROUP_FILE = 4_194_304
 
 MAX_LIFETIME = timedelta(days=3650)
 """As long as the authority that signs them lives."""
+
+MAX_GRACE = timedelta(days=30)
+"""A grace is for what is under way; who means longer wants no rotation."""
 
 DEFAULT_KEYS = frozenset({KeyType.P256, KeyType.P384, KeyType.ED25519})
 REMEDY = "Correct the file and run the same command again; nothing was changed."
@@ -36,6 +39,9 @@ class _Group(msgspec.Struct, forbid_unknown_fields=True):
     certificate_lifetime: str = "90d"
     serials: Serials = Serials.LISTED
     reprovision: Reprovision = Reprovision.REFUSE
+    rotation_key: RotationKey = RotationKey.NEW
+    rotation_grace: str = "1h"
+    recover_within: str = "30d"
 
 
 def read_group_file(text: bytes) -> list[EnrollmentGroup]:
@@ -77,10 +83,19 @@ def _group(name: str, table: object) -> EnrollmentGroup:
         claim_certificates=frozenset(ClaimName(claim) for claim in described.claim_certificates),
         device_name=_template(name, described.device_name),
         allowed_keys=described.allowed_keys,
-        certificate_lifetime=_lifetime(name, described.certificate_lifetime),
+        certificate_lifetime=_duration(
+            f"groups.{name}.certificate_lifetime", described.certificate_lifetime, MAX_LIFETIME
+        ),
         quota=described.quota,
         serials=described.serials,
         reprovision=described.reprovision,
+        rotation_key=described.rotation_key,
+        rotation_grace=_none_or_duration(
+            f"groups.{name}.rotation_grace", described.rotation_grace, MAX_GRACE
+        ),
+        recover_within=_none_or_duration(
+            f"groups.{name}.recover_within", described.recover_within, MAX_LIFETIME
+        ),
     )
 
 
@@ -92,14 +107,18 @@ def _template(group: str, text: str) -> str:
     return text
 
 
-def _lifetime(group: str, text: str) -> timedelta:
+def _duration(field: str, text: str, longest: timedelta) -> timedelta:
     try:
-        lifetime = parse_duration(text)
+        duration = parse_duration(text)
     except ValueError as error:
-        _reject(f"groups.{group}.certificate_lifetime: {error}.")
-    if lifetime > MAX_LIFETIME:
-        _reject(f"groups.{group}.certificate_lifetime: at most {MAX_LIFETIME.days}d.")
-    return lifetime
+        _reject(f"{field}: {error}.")
+    if duration > longest:
+        _reject(f"{field}: at most {longest.days}d.")
+    return duration
+
+
+def _none_or_duration(field: str, text: str, longest: timedelta) -> timedelta:
+    return timedelta() if text in ("0", "0s") else _duration(field, text, longest)
 
 
 def _refuse_shared_claims(groups: list[EnrollmentGroup]) -> None:

@@ -86,6 +86,9 @@ def written(group: EnrollmentGroup) -> dict[str, str]:
         "quota": str(group.quota),
         "serials": group.serials.value,
         "reprovision": group.reprovision.value,
+        "rotation_key": group.rotation_key.value,
+        "rotation_grace": format_duration(group.rotation_grace),
+        "recover_within": format_duration(group.recover_within),
     }
 
 

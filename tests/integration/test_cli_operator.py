@@ -208,6 +208,9 @@ def test_the_json_of_groups_keeps_its_members(equipped: Operator) -> None:
         "serials": "listed",
         "enrollments": 0,
         "reprovision": "refuse",
+        "rotation_key": "new",
+        "rotation_grace": "1h",
+        "recover_within": "30d",
     }
 
 

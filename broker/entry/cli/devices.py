@@ -8,7 +8,7 @@ import typer
 
 from broker.core.lifecycle import DeviceState
 from broker.core.records import Certificate, Device
-from broker.entry.cli import device_acts
+from broker.entry.cli import device_acts, recovery
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.views import certificate_json, device_json, shown_time
@@ -18,6 +18,7 @@ from broker.services.device_acts import unknown_device
 
 commands = typer.Typer(help="Devices, their certificates and their states.", no_args_is_help=True)
 device_acts.add_to(commands)
+recovery.add_to(commands)
 
 _PAGE: Final = 1000
 

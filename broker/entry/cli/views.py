@@ -60,6 +60,9 @@ def group_json(group: EnrollmentGroup, enrollments: int) -> Json:
         "serials": group.serials,
         "enrollments": enrollments,
         "reprovision": group.reprovision,
+        "rotation_key": group.rotation_key,
+        "rotation_grace": format_duration(group.rotation_grace),
+        "recover_within": format_duration(group.recover_within),
     }
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broker.core.keys import KeyType
-from broker.core.records import Reprovision, Serials
+from broker.core.records import Reprovision, RotationKey, Serials
 from broker.services.group_file import DEFAULT_KEYS, MAX_GROUP_FILE, read_group_file
 from broker.services.problems import Problem, ProblemCode
 
@@ -27,6 +27,9 @@ def test_what_is_left_out_is_the_cautious_choice() -> None:
     assert group.claim_certificates == frozenset()
     assert group.allowed_keys == DEFAULT_KEYS == {KeyType.P256, KeyType.P384, KeyType.ED25519}
     assert group.certificate_lifetime == timedelta(days=90)
+    assert group.rotation_key is RotationKey.NEW
+    assert group.rotation_grace == timedelta(hours=1)
+    assert group.recover_within == timedelta(days=30)
 
 
 def test_every_field_is_read() -> None:
@@ -39,6 +42,9 @@ def test_every_field_is_read() -> None:
     quota = 7
     serials = "any"
     reprovision = "same-key"
+    rotation_key = "same-allowed"
+    rotation_grace = "5m"
+    recover_within = "52w"
     """
     (group,) = read_group_file(text.encode())
     assert group.name == "thermo"
@@ -49,6 +55,16 @@ def test_every_field_is_read() -> None:
     assert group.quota == 7
     assert group.serials is Serials.ANY
     assert group.reprovision is Reprovision.SAME_KEY
+    assert group.rotation_key is RotationKey.SAME_ALLOWED
+    assert group.rotation_grace == timedelta(minutes=5)
+    assert group.recover_within == timedelta(days=364)
+
+
+@pytest.mark.parametrize("nothing", ["0", "0s"])
+def test_no_grace_and_no_recovery_can_be_said(nothing: str) -> None:
+    text = f'{LEAST}rotation_grace = "{nothing}"\nrecover_within = "{nothing}"\n'
+    (group,) = read_group_file(text.encode())
+    assert group.rotation_grace == group.recover_within == timedelta()
 
 
 @pytest.mark.parametrize(
@@ -64,6 +80,10 @@ def test_every_field_is_read() -> None:
         ('claim_certificates = "batch-1"', ["groups.lamps.claim_certificates"]),
         ('certificate_lifetime = "soon"', ["lamps", "certificate_lifetime", "90d"]),
         ('certificate_lifetime = "9999d"', ["lamps", "certificate_lifetime", "3650d"]),
+        ('certificate_lifetime = "0"', ["lamps", "certificate_lifetime", "90d"]),
+        ('rotation_grace = "31d"', ["groups.lamps.rotation_grace", "30d"]),
+        ('recover_within = "ever"', ["groups.lamps.recover_within", "90d"]),
+        ('rotation_key = "same"', ["groups.lamps.rotation_key", "same"]),
     ],
 )
 def test_a_fault_is_named_with_its_place(line: str, words: list[str]) -> None:
