@@ -1,0 +1,99 @@
+"""What staged metadata changes, in lines that a person reads before signing."""
+
+from collections.abc import Iterator
+
+from tuf.api.metadata import Root, TargetFile, Targets
+
+from broker.adapters.updates.drafts import revoked_targets
+from broker.adapters.updates.metadata import image_of
+from broker.adapters.updates.online import director_of
+from broker.adapters.updates.roles import Roles
+
+
+def changes_of(role: str, published: Roles, staged: Roles) -> tuple[str, ...]:
+    """The lines for a staged role, out of the metadata that will be signed."""
+    if role == "root" and staged.root is not None:
+        return tuple(_of_root(_signed_root(published), staged.root.signed))
+    new = staged.of_targets()[role].signed
+    before = published.of_targets().get(role)
+    return tuple(_of_targets(None if before is None else before.signed, new))
+
+
+def _signed_root(roles: Roles) -> Root | None:
+    return None if roles.root is None else roles.root.signed
+
+
+def _of_root(old: Root | None, new: Root) -> Iterator[str]:
+    for role in ("root", "targets", "snapshot", "timestamp", "director"):
+        before = ((), 0) if old is None else _keys(old, role)
+        after = _keys(new, role)
+        yield from _of_keys(role, before, after)
+    if new.consistent_snapshot is not True:
+        yield "! consistent snapshots are off"
+
+
+def _keys(root: Root, role: str) -> tuple[tuple[str, ...], int]:
+    if role == "director":
+        keyids, threshold = director_of(root)
+        return tuple(keyids), threshold
+    found = root.roles[role]
+    return tuple(found.keyids), found.threshold
+
+
+def _of_keys(
+    role: str, before: tuple[tuple[str, ...], int], after: tuple[tuple[str, ...], int]
+) -> Iterator[str]:
+    yield from (f"+ {role} key {keyid}" for keyid in after[0] if keyid not in before[0])
+    yield from (f"- {role} key {keyid}" for keyid in before[0] if keyid not in after[0])
+    if (after[1], len(after[0])) != (before[1], len(before[0])):
+        yield f"  {role}: {after[1]} of {len(after[0])} keys"
+
+
+def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:
+    before = {} if old is None else old.targets
+    for path, target in new.targets.items():
+        if path not in before:
+            yield f"+ {_described(target)}"
+        elif before[path] != target:
+            yield f"! {_described(target)} (was sha256 {before[path].hashes.get('sha256')})"
+    revoked = revoked_targets(new)
+    for path in before:
+        if path not in new.targets:
+            reason = revoked.get(path, {}).get("reason", "")
+            yield f"- {path}{f': {reason}' if reason else ''}"
+    yield from _of_delegations(old, new)
+
+
+def _of_delegations(old: Targets | None, new: Targets) -> Iterator[str]:
+    before, after = _delegations(old), _delegations(new)
+    for role, (keyids, threshold, paths) in after.items():
+        if before.get(role) != after[role]:
+            sign = "+" if role not in before else "!"
+            shown = ", ".join(keyid[:16] for keyid in keyids)
+            yield f"{sign} role {role} for {' '.join(paths)}: {threshold} of the keys {shown}"
+    yield from (f"- role {role}" for role in before if role not in after)
+
+
+def _delegations(targets: Targets | None) -> dict[str, tuple[list[str], int, list[str]]]:
+    if targets is None or targets.delegations is None or targets.delegations.roles is None:
+        return {}
+    return {
+        name: (role.keyids, role.threshold, role.paths or [])
+        for name, role in targets.delegations.roles.items()
+    }
+
+
+def _described(target: TargetFile) -> str:
+    line = f"{target.path}  {target.length:,} bytes  sha256 {target.hashes.get('sha256')}"
+    image = image_of(target)
+    if image is None:
+        return line
+    facts = image.facts
+    said = [f"{facts.component} {facts.version}", f"security counter {facts.security_counter}"]
+    said.append(f"hardware {', '.join(facts.hw_revs) or 'all'}")
+    if facts.min_source_version:
+        said.append(f"from {facts.min_source_version}")
+    said += [f"needs {component} {version}" for component, version in facts.depends.items()]
+    if facts.support_until:
+        said.append(f"supported until {facts.support_until:%Y-%m-%d}")
+    return f"{line}  ({'; '.join(said)})"

@@ -1,0 +1,152 @@
+"""The update repository as the service sees it: meets `broker.update_ports.UpdateRepository`."""
+
+import base64
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner
+
+from broker.adapters.updates.failures import missing, translated
+from broker.adapters.updates.images import has_length
+from broker.adapters.updates.layout import UpdateFolders, consistent_name
+from broker.adapters.updates.lifetimes import read_lifetimes
+from broker.adapters.updates.locking import held
+from broker.adapters.updates.metadata import image_of
+from broker.adapters.updates.online import DIRECTOR, director_of, online_signers
+from broker.adapters.updates.published import Published, load_published, state_in_force
+from broker.adapters.updates.publishing import Publisher
+from broker.core.metadata_lifetime import is_lapsing
+from broker.protocol.statements import assignment_statement
+from broker.protocol.updates import KeySignature, SignedAssignment
+from broker.update_ports import Lapse, PublishedTarget, UpdateCode, UpdateError
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A state, and what was made of it once."""
+
+    state: Published
+    targets: list[PublishedTarget]
+    directors: list[CryptoSigner]
+    """Empty until an assignment is signed."""
+
+
+class HomeUpdateRepository:
+    """The repository under a home's `updates/`; safe to call from several threads."""
+
+    def __init__(self, folder: Path, passphrase: bytes | None) -> None:
+        self._folders = UpdateFolders(folder)
+        self._passphrase = passphrase
+        self._lock = threading.Lock()
+        self._read: _Read | None = None
+
+    def files(self) -> Mapping[str, bytes]:
+        """See `UpdateRepository`."""
+        read = self._current()
+        return {} if read is None else read.state.files
+
+    def targets(self) -> list[PublishedTarget]:
+        """See `UpdateRepository`."""
+        read = self._current()
+        return [] if read is None else list(read.targets)
+
+    def image(self, path: str, sha256: str) -> Path:
+        """See `UpdateRepository`."""
+        read = self._current()
+        roles = {} if read is None else read.state.models
+        for role in roles.values():
+            target = role.signed.targets.get(path)
+            if target is None or target.hashes.get("sha256") != sha256:
+                continue
+            file = self._folders.targets / consistent_name(path, sha256)
+            if has_length(file, target.length):
+                return file
+        raise UpdateError(
+            UpdateCode.IMAGE_UNKNOWN,
+            f"no target {path} with that content is published",
+            "see 'muster update status' for those that are",
+        )
+
+    def refresh(self, now: datetime) -> bool:
+        """See `UpdateRepository`."""
+        if not self._folders.lock.exists():
+            return False
+        try:
+            with translated(), held(self._folders, patience_s=0):
+                state = load_published(self._folders)
+                if state is None:
+                    return False
+                lifetimes = read_lifetimes(self._folders)
+                return Publisher(self._folders, lifetimes, self._passphrase, now).refresh(state)
+        except UpdateError as error:
+            if error.code is UpdateCode.REPOSITORY_BUSY:
+                return False
+            raise
+
+    def sign_assignment(self, text: str) -> SignedAssignment:
+        """See `UpdateRepository`."""
+        read = self._current()
+        if read is None:
+            raise missing()
+        statement = assignment_statement(text)
+        signatures = tuple(
+            KeySignature(keyid=signer.public_key.keyid, signature=_base64(signer, statement))
+            for signer in self._directors(read)
+        )
+        return SignedAssignment(assignment=text, signatures=signatures)
+
+    def lapsing(self, now: datetime) -> list[Lapse]:
+        """See `UpdateRepository`."""
+        read = self._current()
+        if read is None:
+            return []
+        with translated():
+            lifetimes = read_lifetimes(self._folders)
+        state = read.state
+        online = {"snapshot": state.snapshot.signed, "timestamp": state.timestamp.signed}
+        offline = {role: found.signed for role, found in state.roles.named().items()}
+        expiries = {role: signed.expires for role, signed in (online | offline).items()}
+        lapses = [
+            Lapse(role, expires)
+            for role, expires in expiries.items()
+            if is_lapsing(expires, lifetimes.of(role), now)
+        ]
+        return sorted(lapses, key=lambda lapse: lapse.expires)
+
+    def _directors(self, read: _Read) -> list[CryptoSigner]:
+        with self._lock:
+            if not read.directors:
+                keyids, _ = director_of(read.state.root.signed)
+                with translated():
+                    read.directors[:] = online_signers(
+                        self._folders, DIRECTOR, keyids, self._passphrase
+                    )
+            return list(read.directors)
+
+    def _current(self) -> _Read | None:
+        """The state in force, read anew only when it's another one."""
+        with translated(), self._lock:
+            name = state_in_force(self._folders)
+            if name is None:
+                self._read = None
+            elif self._read is None or self._read.state.name != name:
+                state = load_published(self._folders)
+                self._read = None if state is None else _Read(state, _published(state), [])
+            return self._read
+
+
+def _published(state: Published) -> list[PublishedTarget]:
+    found = []
+    for role in state.models.values():
+        for path, target in role.signed.targets.items():
+            image = image_of(target)
+            if image is not None:
+                found.append(PublishedTarget(path, image.sha256, target.length, image.facts))
+    return sorted(found, key=lambda each: each.path)
+
+
+def _base64(signer: CryptoSigner, statement: bytes) -> str:
+    return base64.b64encode(bytes.fromhex(signer.sign(statement).signature)).decode("ascii")
