@@ -34,14 +34,17 @@ def after_order(
     """What has become of an order: still ORDERED, or followed, or nobody's any more.
 
     Followed is also what led to a certificate without the order having been read: any certificate
-    that was issued after it and proven. Which that are is told by their order of issue: the clock
-    may have been set meanwhile.
+    that was issued after it and proven. Which those are is told by their order of issue: the clock
+    may have been set meanwhile. One that was on its way already counts if it was asked for again
+    with the order's version, or a later one.
     """
     if device is None or device.state not in MEMBERS:
         return RotationState.DROPPED
-    if any(_is_proven(c) for c in _issued_after(rotation, certificates)):
-        return RotationState.DONE
-    return RotationState.ORDERED
+    issued_after = _issued_after(rotation, certificates)
+    wanted = rotation.version or 0
+    by_order = [c for c in certificates if (c.rotation_order or -1) >= wanted]
+    is_done = any(_is_proven(c) for c in (*issued_after, *by_order))
+    return RotationState.DONE if is_done else RotationState.ORDERED
 
 
 def next_version(last: int | None, now: datetime) -> int:

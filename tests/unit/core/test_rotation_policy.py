@@ -82,10 +82,17 @@ def test_followed_is_what_was_issued_afterwards_and_proven() -> None:
     assert after_order(ROW, LAMP, [OLD, revoked]) is RotationState.ORDERED
 
 
-def test_what_was_on_its_way_before_the_order_doesn_t_count() -> None:
+def test_what_was_on_its_way_counts_if_it_was_asked_for_again_with_the_order() -> None:
     pending = newer("b2", proven=True)
     row = replace(ROW, newest_before=pending.serial)
     assert after_order(row, LAMP, [OLD, pending]) is RotationState.ORDERED
+    earlier = replace(pending, rotation_order=6)
+    assert after_order(row, LAMP, [OLD, earlier]) is RotationState.ORDERED
+    for order in (7, 8):
+        followed = replace(pending, rotation_order=order)
+        assert after_order(row, LAMP, [OLD, followed]) is RotationState.DONE
+        unproven = replace(followed, confirmed_at=None)
+        assert after_order(row, LAMP, [OLD, unproven]) is RotationState.ORDERED
 
 
 def test_without_a_certificate_before_any_proven_one_counts() -> None:
