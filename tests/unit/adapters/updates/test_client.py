@@ -10,7 +10,7 @@ from broker.adapters.updates.keys import ALGORITHMS, read_public
 from broker.core.metadata_lifetime import Lifetimes
 from broker.protocol.updates import DIRECTOR_FIELD
 from broker.updating import update_repository
-from tests.support.updating import make_workshop, served, tuf_client
+from tests.support.update_workshop import make_workshop, served, tuf_client
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
