@@ -1,0 +1,205 @@
+"""What a client may hold of the server: so many connections, so much of a request, for so long."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from broker.entry.http.protocol import BoundedProtocol
+from broker.entry.http.server import HttpListenError, serving
+from tests.support.http import ask
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+_PIECE = b"x" * 65_536
+
+
+async def hello(_: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+async def read_all(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+async def endless(_: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield _PIECE
+            await asyncio.sleep(0)  # else it would spin, once nobody listens any more
+
+    return StreamingResponse(pieces())
+
+
+PAGES = Starlette(
+    routes=[
+        Route("/", hello),
+        Route("/body", read_all, methods=["POST"]),
+        Route("/endless", endless),
+    ]
+)
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with serving(PAGES, "127.0.0.1", 0) as found:
+        yield found
+
+
+@asynccontextmanager
+async def connection(
+    port: int,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ended(reader: asyncio.StreamReader, within: float = 5.0) -> None:
+    """Returns when the server has hung up, in whatever way."""
+    async with asyncio.timeout(within):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost",
+        b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123",
+    ],
+    ids=["nothing", "half a head", "half a body"],
+)
+async def test_a_request_that_doesn_t_come_ends_the_connection(
+    port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "request_s", 0.3)
+    async with connection(port) as (reader, writer):
+        writer.write(sent)
+        await ended(reader)
+
+
+async def test_a_second_request_that_doesn_t_come_ends_the_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "request_s", 0.3)
+    async with connection(port) as (reader, writer):
+        writer.write(WHOLE)
+        await reader.readuntil(b"hello")
+        writer.write(b"GET / HTTP/1.1\r\n")
+        await ended(reader)
+
+
+async def test_a_request_that_dribbles_in_has_no_more_time_than_another(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "request_s", 0.3)
+
+    async def dribble(writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while True:
+                writer.write(b"A: b\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with connection(port) as (reader, writer):
+        dribbling = asyncio.create_task(dribble(writer))
+        await ended(reader)
+        dribbling.cancel()
+        await asyncio.wait([dribbling])
+
+
+async def test_an_answer_that_isn_t_read_ends_the_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "stall_s", 0.3)
+    lost = asyncio.Event()
+    was_lost = BoundedProtocol.connection_lost
+
+    def note(self: BoundedProtocol, error: Exception | None) -> None:
+        was_lost(self, error)
+        lost.set()
+
+    monkeypatch.setattr(BoundedProtocol, "connection_lost", note)
+    async with connection(port) as (_, writer):
+        writer.write(WHOLE.replace(b"GET /", b"GET /endless"))
+        async with asyncio.timeout(5):
+            await lost.wait()
+
+
+async def test_one_connection_too_many_is_refused_and_the_others_live(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "max_connections", 2)
+    async with connection(port) as (first, writer), connection(port) as (_, _second):
+        writer.write(WHOLE)
+        assert b"200" in await first.readline()
+        async with connection(port) as (third, _third):
+            await ended(third)
+        writer.write(WHOLE)
+        assert b"hello" in await first.readuntil(b"hello")
+
+
+async def test_places_come_free_again(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedProtocol, "max_connections", 1)
+
+    async def is_served() -> bool:
+        with contextlib.suppress(OSError):
+            return (await ask(port, "/")).status == 200
+        return False
+
+    for _ in range(5):
+        await eventually(is_served)
+
+
+async def test_a_head_that_is_too_long_is_refused(port: int) -> None:
+    async with connection(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000)
+        assert b" 400 " in await reader.readline()
+        await ended(reader)
+
+
+async def test_the_end_doesn_t_wait_for_who_reads_for_ever() -> None:
+    async with serving(PAGES, "127.0.0.1", 0) as port, connection(port) as (reader, writer):
+        writer.write(WHOLE.replace(b"GET /", b"GET /endless"))
+        await reader.read(1)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 10
+
+
+async def test_signals_stay_the_service_s() -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    async with serving(PAGES, "127.0.0.1", 0) as port:
+        assert (await ask(port, "/")).status == 200
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+async def test_a_taken_port_is_explained() -> None:
+    async with serving(PAGES, "127.0.0.1", 0) as port:
+        with pytest.raises(HttpListenError, match="taken") as refused:
+            async with serving(PAGES, "127.0.0.1", port):
+                pass
+    assert "http.port" in refused.value.remedy
+
+
+async def test_the_port_is_free_afterwards() -> None:
+    port = free_port()
+    for _ in range(2):
+        async with serving(PAGES, "127.0.0.1", port) as found:
+            assert found == port
+            assert (await ask(port, "/")).status == 200
