@@ -10,13 +10,16 @@ import structlog
 
 from broker.adapters.brokers.crl_file import WatchedCrlFile
 from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
+from broker.adapters.brokers.errors import BrokerControlError
 from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
-from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.errors import AuthorityError
+from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.run_lock import held
+from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.entry.housekeeping import Chore
@@ -27,10 +30,11 @@ from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.ca_rollover_steps import CaRolloverSteps
 from broker.services.campaign_runner import CampaignRunner
 from broker.services.claim_alarms import ClaimAlarms
 from broker.services.confirm import ConfirmService
-from broker.services.crl import ClaimCrl, FleetCrl
+from broker.services.crl import ClaimCrl, FleetCrl, put_in_place
 from broker.services.enroll import EnrollService
 from broker.services.issuing import Issuing, Welcome
 from broker.services.lapse import LapseService
@@ -100,10 +104,14 @@ class Muster:
             RegistryError, AuthorityError, BrokerControlError, AlreadyRunning: it can't start, and
                 says why.
         """
-        authority = await asyncio.to_thread(FileAuthority.load, self._home, self._passphrase)
         async with AsyncExitStack() as stack:
             stack.enter_context(held(self._home.run / "service.lock"))
             registry = await stack.enter_async_context(open_registry(self._home, self._settings))
+            trusted = in_force(await registry.read(lambda tx: tx.ca_rollover()))
+            authority = await asyncio.to_thread(
+                FleetAuthorities.load, self._home, self._passphrase, trusted
+            )
+            await self._prepare_fleet(registry, authority)
             controls = {}
             endpoints = {}
             for zone in Zone:
@@ -113,10 +121,21 @@ class Muster:
             running = Running(endpoints[Zone.CLAIM], endpoints[Zone.FLEET])
             await self._serve(registry, authority, controls, running, ready, stop)
 
+    async def _prepare_fleet(self, registry: SqlRegistry, authority: FleetAuthorities) -> None:
+        """An embedded broker refuses to start with files that don't fit together, as a kill in a
+        rollover leaves them, and with a CRL that has expired. Mosquitto has its own start."""
+        if self._settings.fleet.broker is not BrokerKind.EMBEDDED:
+            return
+        file = WatchedCrlFile(self._home.crl_file(Zone.FLEET))
+        try:
+            await put_in_place(registry, authority, file, self._clock)
+        except (AuthorityError, BrokerControlError) as error:  # its start says what comes of that
+            _log.warning("fleet_files_not_written", error=error.message, remedy=error.remedy)
+
     async def _serve(
         self,
         registry: SqlRegistry,
-        authority: FileAuthority,
+        authority: FleetAuthorities,
         controls: dict[Zone, BrokerControl],
         running: Running,
         ready: Callable[[Running], None],
@@ -147,6 +166,7 @@ class Muster:
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
         campaigns = CampaignRunner(registry, self._clock)
+        ca_rollover = CaRolloverSteps(registry, fleet_crl, self._clock)
         lapses = LapseService(registry, self._clock)
         superseded = SupersededService(registry, self._clock)
         chores = [
@@ -155,6 +175,7 @@ class Muster:
             Chore("superseded", 1.0, superseded.revoke_superseded),
             Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
+            Chore("ca-rollover", 0.2, ca_rollover.advance, longest_pause_s=5.0),
             Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
             Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
@@ -188,7 +209,7 @@ class Muster:
     def _services(
         self,
         registry: SqlRegistry,
-        authority: FileAuthority,
+        authority: FleetAuthorities,
         outbox: Outbox,
         refusals: RefusalLog,
         running: Running,

@@ -99,12 +99,12 @@ class IssuingAuthority(Protocol):
         """The zone's whole CRL file in PEM: `revoked` and what else its verifiers need."""
 
 
-class FleetTrust(Protocol):
-    """The operational authorities that the fleet's broker is to trust."""
+class FleetAuthority(IssuingAuthority, Protocol):
+    """All operational authorities that count, of which one issues."""
 
-    async def adopt(self, wanted: InForce) -> bool:
+    async def adopt(self, wanted: InForce) -> None:
         """Has the keys ready that are wanted, issues by the one that is to issue from now on, and
-        puts the anchors in place; whether anything was different before."""
+        puts the anchors in place."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 FIRST_GENERATION: Final = 1
+PER_MINUTE: Final = 60
 
 
 class Phase(StrEnum):
@@ -44,8 +45,11 @@ class Rollover:
     started_at: datetime
     is_return: bool = False
     """Whether it was cancelled: `new` is the one that was there before."""
-    campaign: str | None = None
-    """By what the devices are told to move; none when nobody has been told yet."""
+    campaign: int | None = None
+    """The rotation campaign by which devices are told to move; none when nobody was told yet."""
+    per_minute: int = PER_MINUTE
+    """How many devices are told in a minute, at most."""
+    wave_size: int | None = None
 
 
 @dataclass(frozen=True)

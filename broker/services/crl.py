@@ -8,12 +8,14 @@ any CRL when it is told to read a damaged one.
 import asyncio
 from datetime import datetime, timedelta
 
+from broker.core.ca_rollover import InForce, in_force
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import Event, EventKind, LockOut
 from broker.ports import (
     BrokerControl,
     Clock,
-    IssuingAuthority,
+    CrlFile,
+    FleetAuthority,
     ReadTransaction,
     Registry,
     WatchedCrlFile,
@@ -27,12 +29,13 @@ _AHEAD_AT_MOST = BACKDATING * 0.8
 
 
 class FleetCrl:
-    """The fleet zone's CRL: operational certificates that must not connect any more."""
+    """The fleet zone's CRL: operational certificates that must not connect any more; and whose
+    certificates count at all, which changes when an operational authority is replaced."""
 
     def __init__(
         self,
         registry: Registry,
-        authority: IssuingAuthority,
+        authority: FleetAuthority,
         file: WatchedCrlFile,
         control: BrokerControl,
         clock: Clock,
@@ -50,6 +53,9 @@ class FleetCrl:
         self._in_force_at: datetime | None = None
         self._signed_at: float | None = None
         self._this_update: datetime | None = None
+        self._trusted: InForce | None = None
+        self.trusted_in_force: InForce | None = None
+        """Whom the broker trusts, as it was told last."""
 
     async def bring_up_to_date(self) -> bool:
         """Signs and applies a CRL if the one in force lacks something, or its file isn't what it
@@ -60,11 +66,14 @@ class FleetCrl:
         Raises:
             Exception: what the file or the broker raised; calling again tries again.
         """
-        wanted, waiting = await self._registry.read(_wanted_and_waiting)
+        wanted, waiting, trusted = await self._registry.read(_read)
+        if trusted != self._trusted:
+            self._written = self._in_force = self.trusted_in_force = None
+            self._trusted = trusted
         is_damaged = self._written is not None and not await self._file.is_intact()
         is_due = is_damaged or self._in_force != wanted or self._is_stale()
         if is_due:
-            await self._publish(wanted, is_damaged)
+            await self._publish(wanted, trusted, is_damaged)
         if waiting and self._in_force_at is not None:
             await self._lock_outs.carry_out(waiting, self._in_force_at)
         return is_due
@@ -90,16 +99,18 @@ class FleetCrl:
         self._this_update = now
         return now
 
-    async def _publish(self, wanted: int, is_damaged: bool) -> None:
+    async def _publish(self, wanted: int, trusted: InForce, is_damaged: bool) -> None:
         """`wanted` was read before the revocations are, so the CRL covers at least that much."""
         self._in_force = None
         if is_damaged:
             self._written = None
         if self._written != wanted or self._is_stale():
+            await self._authority.adopt(trusted)
             await self._write(wanted, is_damaged)
         await self._control.apply_crl()
         self._in_force = wanted
         self._in_force_at = self._clock.now()
+        self.trusted_in_force = trusted
 
     async def _write(self, wanted: int, is_damaged: bool) -> None:
         now = self._next_update_time()
@@ -118,9 +129,27 @@ class FleetCrl:
         await self._registry.write(lambda tx: tx.add_event(event))
 
 
-def _wanted_and_waiting(tx: ReadTransaction) -> tuple[int, list[LockOut]]:
+def _read(tx: ReadTransaction) -> tuple[int, list[LockOut], InForce]:
     """In one view: the counter covers every lock-out that is seen with it."""
-    return tx.counter(FLEET_CRL_WANTED), tx.waiting_lock_outs(BATCH)
+    trusted = in_force(tx.ca_rollover())
+    return tx.counter(FLEET_CRL_WANTED), tx.waiting_lock_outs(BATCH), trusted
+
+
+async def put_in_place(
+    registry: Registry, authority: FleetAuthority, file: CrlFile, clock: Clock
+) -> None:
+    """Anchors and CRL as the registry has them, for a fleet broker that is about to start.
+
+    Raises:
+        Exception: what the authority or the file raised.
+    """
+    # What is signed next, when the broker runs, must have a later thisUpdate.
+    now = clock.now() - timedelta(seconds=1)
+    _, _, trusted = await registry.read(_read)
+    await authority.adopt(trusted)
+    revoked = await registry.read(lambda tx: tx.revocations(now))
+    number = await registry.write(lambda tx: tx.raise_counter(CRL_NUMBER))
+    await file.swap(await asyncio.to_thread(authority.sign_crl, revoked, number, now), now)
 
 
 class ClaimCrl:

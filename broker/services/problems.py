@@ -25,6 +25,8 @@ class ProblemCode(StrEnum):
     ROLLOUT_UNKNOWN = "rollout_unknown"
     ROLLOUT_EXISTS = "rollout_exists"
     ROLLOUT_STATE = "rollout_state"
+    ROLLOVER_STATE = "rollover_state"
+    DEVICES_LEFT = "devices_left"
     CRL_UNSIGNED = "crl_unsigned"
     SERVICE_STOPPED = "service_stopped"
     DEMO_FAILED = "demo_failed"

@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.migrate import migrate
+from broker.core.ca_rollover import in_force
 from broker.core.records import Certificate, ClaimCertificate, Device, Enrollment, Event, Reply
 from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, limits
@@ -53,13 +54,13 @@ WELCOME = Welcome(
 
 
 @cache
-def authority() -> FileAuthority:
+def authority() -> FleetAuthorities:
     """The same one for all tests of a run."""
     folder = tempfile.mkdtemp(prefix="muster-desk-")
     atexit.register(shutil.rmtree, folder)
     home = MusterHome(Path(folder) / "home")
     create_home(home, hosts=[], passphrase=None, now=NOW)
-    return FileAuthority.load(home)
+    return FleetAuthorities.load(home, None, in_force(None))
 
 
 @dataclass

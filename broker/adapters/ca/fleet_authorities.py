@@ -1,7 +1,8 @@
 """The home's operational authorities that are trusted at the moment: one, or two in a rollover."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Self
 
@@ -19,7 +20,7 @@ from broker.protocol.zones import Zone
 
 
 class FleetAuthorities:
-    """Issues by one authority and signs for all; meets `IssuingAuthority` and `FleetTrust`.
+    """Issues by one authority and signs for all; meets `broker.ports.FleetAuthority`.
 
     What it holds is replaced as a whole, so a thread that issues sees the old or the new.
     """
@@ -85,40 +86,35 @@ class FleetAuthorities:
         own = [each.sign_own_crl(revoked, number, now) for each in self._trusted.values()]
         return b"".join([*own, read_file(self._home.infrastructure_crl)])
 
-    async def adopt(self, wanted: InForce) -> bool:
-        """As `FleetTrust.adopt`.
+    async def adopt(self, wanted: InForce) -> None:
+        """As the port says. What is in place already isn't written again.
 
         Raises:
             AuthorityError: a key can't be used, or the anchors can't be written; nothing changed.
         """
-        return await asyncio.to_thread(self._adopt, wanted)
+        await asyncio.to_thread(self._adopt, wanted)
 
-    def _adopt(self, wanted: InForce) -> bool:
-        known = self._trusted
+    def _adopt(self, wanted: InForce) -> None:
         trusted = {
-            generation: known.get(generation)
+            generation: self._trusted.get(generation)
             or FileAuthority.load(self._home, self._passphrase, generation)
             for generation in sorted(wanted.trusted)
         }
-        has_written = self._put_anchors(trusted)
-        is_same = trusted == known and self._issuing is trusted[wanted.issuing]
+        _put_anchors(self._home, trusted.values())
         self._trusted, self._issuing = trusted, trusted[wanted.issuing]
-        return has_written or not is_same
 
-    def _put_anchors(self, trusted: dict[int, FileAuthority]) -> bool:
-        """The root, these, and the infrastructure authority; whether the file was another."""
-        home, path = self._home, self._home.client_anchors(Zone.FLEET)
-        content = b"".join(
-            [
-                read_file(home.root.certificate),
-                *(each.chain_pem.encode("ascii") for each in trusted.values()),
-                read_file(home.server_anchors),
-            ]
-        )
-        try:
-            if read_file(path) == content:
-                return False
-        except AuthorityError:
-            pass  # it's missing or unreadable, and written anew
-        replace_public(path, content)
-        return True
+
+def _put_anchors(home: MusterHome, trusted: Iterable[FileAuthority]) -> None:
+    """The root, these, and the infrastructure authority."""
+    content = b"".join(
+        [
+            read_file(home.root.certificate),
+            *(each.chain_pem.encode("ascii") for each in trusted),
+            read_file(home.server_anchors),
+        ]
+    )
+    path = home.client_anchors(Zone.FLEET)
+    with suppress(AuthorityError):  # missing or unreadable: written anew
+        if read_file(path) == content:
+            return
+    replace_public(path, content)

@@ -15,9 +15,9 @@ from broker.protocol.names import DeviceId
 
 _T: Final = CA_ROLLOVER
 _OPERATIONAL: Final = "operational"
-_ONE: Final = sa.select(
-    _T.c.old, _T.c.new, _T.c.phase, _T.c.started_at, _T.c.is_return, _T.c.campaign
-).where(_T.c.authority == _OPERATIONAL)
+_ONE: Final = sa.select(*(c for c in _T.columns if c.name != "authority")).where(
+    _T.c.authority == _OPERATIONAL
+)
 
 _C: Final = CERTIFICATE
 _N: Final = CERTIFICATE.alias("proven")
@@ -64,8 +64,17 @@ class CaRollovers(Part):
         found = self._session.rows(_ONE, {})
         if not found:
             return None
-        old, new, phase, started_at, is_return, campaign = found[0]
-        return Rollover(old, new, Phase(phase), loaded(started_at), bool(is_return), campaign)
+        old, new, phase, started_at, is_return, campaign, per_minute, wave_size = found[0]
+        return Rollover(
+            old=old,
+            new=new,
+            phase=Phase(phase),
+            started_at=loaded(started_at),
+            is_return=bool(is_return),
+            campaign=campaign,
+            per_minute=per_minute,
+            wave_size=wave_size,
+        )
 
     def count_moved(self, old: int, new: int, now: datetime) -> tuple[int, int]:
         self._session.flush()
@@ -95,5 +104,7 @@ class CaRollovers(Part):
             "started_at": stored(rollover.started_at),
             "is_return": int(rollover.is_return),
             "campaign": rollover.campaign,
+            "per_minute": rollover.per_minute,
+            "wave_size": rollover.wave_size,
         }
         self._session.later(SAVE, _OPERATIONAL, row, ["ca_rollover"])

@@ -158,7 +158,9 @@ CA_ROLLOVER: Final = sa.Table(
     _text("phase"),
     _moment("started_at"),
     sa.Column("is_return", sa.BigInteger, nullable=False),
-    _text("campaign", nullable=True),
+    sa.Column("campaign", sa.BigInteger, nullable=True),
+    sa.Column("per_minute", sa.BigInteger, nullable=False),
+    sa.Column("wave_size", sa.BigInteger, nullable=True),
 )
 
 LOCK_OUT: Final = sa.Table(

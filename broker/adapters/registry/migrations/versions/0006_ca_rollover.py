@@ -30,6 +30,8 @@ def upgrade() -> None:
         sa.Column("phase", sa.Text(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("is_return", sa.BigInteger(), nullable=False),
-        sa.Column("campaign", sa.Text(), nullable=True),
+        sa.Column("campaign", sa.BigInteger(), nullable=True),
+        sa.Column("per_minute", sa.BigInteger(), nullable=False),
+        sa.Column("wave_size", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("authority", name=op.f("pk_ca_rollover")),
     )
