@@ -73,9 +73,7 @@ class Issuing:
         tx.save_certificate(certificate)
         return certificate
 
-    def prolong(
-        self, tx: WriteTransaction, certificate: Certificate, now: datetime
-    ) -> Certificate:
+    def prolong(self, tx: WriteTransaction, certificate: Certificate, now: datetime) -> Certificate:
         """A device that still asks is alive: its unproven certificate gets its full time again."""
         if certificate.state is not CertificateState.ISSUED:
             return certificate

@@ -46,9 +46,7 @@ async def approve_recovery(
     return await registry.write(work)
 
 
-def _approve(
-    tx: WriteTransaction, device_id: DeviceId, now: datetime, until: datetime
-) -> Approval:
+def _approve(tx: WriteTransaction, device_id: DeviceId, now: datetime, until: datetime) -> Approval:
     device = tx.device(device_id)
     if device is None:
         raise unknown_device(device_id)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -44,11 +44,12 @@ from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request
 from tests.support.csrs import csr_pem, der_of, fresh_key
 from tests.support.installation import BATCH
-from tests.support.peers import Peer, peer
+from tests.support.peers import Heard, Peer, peer
 from tests.support.stack import Stack
 
 _ids = itertools.count(1)
 Key = ec.EllipticCurvePrivateKey
+AcceptedT = TypeVar("AcceptedT", EnrollAccepted, ConfirmAccepted)
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,24 @@ class Connected:
         """Asks for a certificate for `key`."""
         fields = {"request_id": f"renewal-{next(_ids)}", "csr": csr_pem(key)}
         request = RenewRequest(**{**fields, **changes})
-        return await self._ask(Operation.RENEW, codec.encode(request), EnrollAccepted)
+        heard = await self._ask(Operation.RENEW, codec.encode(request))
+        return _read(heard, EnrollAccepted)
 
     async def confirm(self, sha256: str) -> ConfirmAccepted | Rejected:
         """Names a certificate by its fingerprint."""
         request = ConfirmRequest(request_id=f"proof-{next(_ids)}", certificate_sha256=sha256)
-        return await self._ask(Operation.CONFIRM, codec.encode(request), ConfirmAccepted)
+        heard = await self._ask(Operation.CONFIRM, codec.encode(request))
+        return _read(heard, ConfirmAccepted)
 
-    async def _ask(self, operation: Operation, payload: bytes, kind: type[Any]) -> Any:
-        topic = device_topic(self._origin, operation)
-        await self.peer.say(topic, payload)
-        heard = await self.peer.next(10)
-        is_accepted = heard.topic == answer_topic(topic, Outcome.ACCEPTED)
-        return codec.decode(heard.payload, kind if is_accepted else Rejected, limits.MAX_ANSWER)
+    async def _ask(self, operation: Operation, payload: bytes) -> Heard:
+        await self.peer.say(device_topic(self._origin, operation), payload)
+        return await self.peer.next(10)
+
+
+def _read(heard: Heard, accepted: type[AcceptedT]) -> AcceptedT | Rejected:
+    if heard.topic.endswith(f"/{Outcome.REJECTED}"):
+        return codec.decode(heard.payload, Rejected, limits.MAX_ANSWER)
+    return codec.decode(heard.payload, accepted, limits.MAX_ANSWER)
 
 
 @asynccontextmanager
@@ -141,9 +147,7 @@ def as_client(stack: Stack, holder: Holder, place: Path) -> Client:
     key, chain = place / f"{holder.sha256}.key", place / f"{holder.sha256}.pem"
     if not chain.exists():
         key.touch(0o600)
-        key.write_bytes(
-            holder.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
+        key.write_bytes(holder.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         chain.write_text(holder.chain)
     return Client(holder.device_id, chain, key, stack.home.server_anchors)
 
@@ -174,7 +178,4 @@ async def recover(
     async with peer(stack.ports[Zone.CLAIM], stack.claim_client(name), client_id) as connection:
         await connection.hear(*(answer_topic(topic, outcome) for outcome in Outcome))
         await connection.say(topic, codec.encode(request))
-        heard = await connection.next(10)
-    if heard.topic == answer_topic(topic, Outcome.ACCEPTED):
-        return codec.decode(heard.payload, EnrollAccepted, limits.MAX_ANSWER)
-    return codec.decode(heard.payload, Rejected, limits.MAX_ANSWER)
+        return _read(await connection.next(10), EnrollAccepted)
