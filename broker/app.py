@@ -15,14 +15,18 @@ from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoin
 from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.ocsp import StatusAnswers
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.run_lock import held
+from broker.adapters.updates.repository import HomeUpdateRepository
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.entry.housekeeping import Chore
+from broker.entry.http.application import Shown, application
+from broker.entry.http.server import serving
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.entry.mqtt.router import Router, Services
 from broker.ports import BrokerControl, PublishError, RegistryError
@@ -30,8 +34,10 @@ from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.blocks import BlockService
 from broker.services.ca_rollover_steps import CaRolloverSteps
 from broker.services.campaign_runner import CampaignRunner
+from broker.services.certificate_status import StatusService
 from broker.services.claim_alarms import ClaimAlarms
 from broker.services.confirm import ConfirmService
 from broker.services.crl import ClaimCrl, FleetCrl, put_in_place
@@ -96,6 +102,7 @@ class Muster:
         self._passphrase = passphrase
         self._clock = SystemClock()
         self._telemetry = PrometheusTelemetry()
+        self._updates = HomeUpdateRepository(home.path / "updates", passphrase)
 
     async def run(self, ready: Callable[[Running], None], stop: asyncio.Event) -> None:
         """Serves until `stop` is set; calls `ready` once devices can claim.
@@ -182,7 +189,7 @@ class Muster:
             Chore("refusals", 10.0, refusals.flush),
             Chore("claim-alarms", 5.0, lambda: _give_alarms(alarms)),
         ]
-        async with asyncio.TaskGroup() as tasks:
+        async with self._http(registry, authority, links), asyncio.TaskGroup() as tasks:
             work = [tasks.create_task(link.run()) for link in links.by_zone.values()]
             work += [tasks.create_task(chore.keep_doing()) for chore in chores]
             work.append(tasks.create_task(self._announce(registry, links, running, ready)))
@@ -233,7 +240,35 @@ class Muster:
             admission=admission,
             refusals=refusals,
             outbox=outbox,
+            blocks=BlockService(
+                registry,
+                self._updates,
+                self._clock,
+                TokenBuckets(limits.blocks_per_second, limits.blocks_burst),
+            ),
         )
+
+    @asynccontextmanager
+    async def _http(
+        self, registry: SqlRegistry, authority: FleetAuthorities, links: _Links
+    ) -> AsyncIterator[None]:
+        """CRLs, certificates' status and update files, while the context lasts; if that is set."""
+        wanted = self._settings.http
+        if wanted.port is None:
+            yield
+            return
+        shown = Shown(
+            crl_files={zone: self._home.crl_file(zone) for zone in Zone},
+            status=StatusService(registry, StatusAnswers(lambda: authority.signers), self._clock),
+            repository=self._updates,
+            connected=lambda: {
+                zone: link.session is not None for zone, link in links.by_zone.items()
+            },
+            clock=self._clock,
+        )
+        async with serving(application(shown), wanted.listen, wanted.port) as port:
+            _log.info("http_ready", listen=wanted.listen, port=port)
+            yield
 
     @asynccontextmanager
     async def _broker(self, zone: Zone) -> AsyncIterator[tuple[BrokerControl, Endpoint]]:

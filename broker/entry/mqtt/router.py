@@ -1,7 +1,8 @@
 """From a message to the use case that answers it, and from whatever goes wrong to a refusal.
 
 A request is acknowledged to the broker when `handle` returns: its decision is durable by then, and
-its answer is published or waits in the outbox.
+its answer is published or waits in the outbox. A `block` decides nothing: its answer is published,
+or lost and asked for again.
 """
 
 import asyncio
@@ -25,8 +26,10 @@ from broker.protocol.topics import (
     answer_topic,
     parse_request,
 )
+from broker.protocol.updates import BlockRequest
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.blocks import BlockService, PassingReply
 from broker.services.confirm import ConfirmService
 from broker.services.enroll import EnrollService
 from broker.services.outbox import Outbox
@@ -52,6 +55,7 @@ class Services:
     admission: Admission
     refusals: RefusalLog
     outbox: Outbox
+    blocks: BlockService
 
 
 @dataclass
@@ -77,23 +81,38 @@ class Router:
         try:
             async with asyncio.timeout(_HANDLING_TIMEOUT_S):
                 reply = await self._answer(zone, topic, payload, attempt)
-                await self._services.outbox.send(reply)
+                await self._send(reply)
         except PublishError:
-            _log.warning("reply_waits_in_outbox", zone=zone, topic=topic)
+            _log.warning("reply_not_published", zone=zone, topic=topic)
         except Exception as error:
             await self._refuse(zone, topic, payload, attempt, _as_refusal(error))
         else:
             self._telemetry.count(zone, attempt.operation, Outcome.ACCEPTED)
 
-    async def _answer(self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt) -> Reply:
+    async def _send(self, reply: Reply | PassingReply) -> None:
+        if isinstance(reply, Reply):
+            await self._services.outbox.send(reply)
+        else:
+            await self._publisher.publish(reply.zone, reply.topic, reply.payload)
+
+    async def _answer(
+        self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt
+    ) -> Reply | PassingReply:
         request = parse_request(topic)
         attempt.origin = request.origin
-        self._services.admission.admit(request.origin)
+        self._admit(request)
         return await self._use_case(zone, request, attempt)(payload)
+
+    def _admit(self, request: Request) -> None:
+        """Blocks come in hundreds and are counted apart, so that they keep nothing else out."""
+        if isinstance(request.origin, DeviceOrigin) and request.operation == Operation.BLOCK:
+            self._services.blocks.admit(request.origin)
+        else:
+            self._services.admission.admit(request.origin)
 
     def _use_case(
         self, zone: Zone, request: Request, attempt: _Attempt
-    ) -> Callable[[bytes], Awaitable[Reply]]:
+    ) -> Callable[[bytes], Awaitable[Reply | PassingReply]]:
         match zone, request.operation, request.origin:
             case Zone.CLAIM, Operation.ENROLL, ClaimOrigin() as claimant:
                 attempt.operation = Operation.ENROLL
@@ -107,6 +126,9 @@ class Router:
             case Zone.FLEET, Operation.CONFIRM, DeviceOrigin() as device:
                 attempt.operation = Operation.CONFIRM
                 return lambda payload: self._confirm(device, payload)
+            case Zone.FLEET, Operation.BLOCK, DeviceOrigin() as device:
+                attempt.operation = Operation.BLOCK
+                return lambda payload: self._block(device, payload)
             case _:
                 raise Refused(Code.OPERATION_UNKNOWN)
 
@@ -123,6 +145,9 @@ class Router:
 
     async def _confirm(self, origin: DeviceOrigin, payload: bytes) -> Reply:
         return await self._services.confirm.confirm(origin, codec.decode(payload, ConfirmRequest))
+
+    async def _block(self, origin: DeviceOrigin, payload: bytes) -> PassingReply:
+        return await self._services.blocks.block(origin, codec.decode(payload, BlockRequest))
 
     async def _refuse(
         self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt, refused: Refused

@@ -1,6 +1,7 @@
 """Whatever goes wrong with a request, one answer comes of it, and none that says too much."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,12 +15,15 @@ from broker.entry.mqtt.router import Router, Services
 from broker.ports import PublishError, RegistryError
 from broker.protocol import codec
 from broker.protocol.messages import EnrollRequest
+from broker.protocol.updates import BlockRequest
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.blocks import BlockService
 from broker.services.outbox import Outbox
 from broker.services.refusals import RefusalLog
 from tests.support.csrs import csr_pem, fresh_key
 from tests.support.desk import Desk, open_desk
+from tests.support.images import PublishedImages, assignment
 from tests.support.operating import NOW
 from tests.support.records import a_claim_certificate, a_group
 
@@ -40,8 +44,9 @@ class Counted:
 class Wired:
     """A router on a real desk, with a broker that can be away."""
 
-    def __init__(self, desk: Desk, client_burst: int = 100) -> None:
+    def __init__(self, desk: Desk, images: PublishedImages, client_burst: int = 100) -> None:
         self.desk = desk
+        self.images = images
         self.telemetry = Counted()
         self.is_away = False
         self.published: list[tuple[str, dict[str, Any]]] = []
@@ -54,6 +59,7 @@ class Wired:
             Admission(desk.clock, TokenBuckets(100.0, 100), TokenBuckets(0.1, client_burst)),
             self.refusals,
             Outbox(desk.registry, self),
+            BlockService(desk.registry, images, desk.clock, TokenBuckets(1.0, 2)),
         )
         self.router = Router(self.services, self, self.telemetry)
 
@@ -90,7 +96,7 @@ def fails(error: Exception) -> Callable[..., Awaitable[Any]]:
 async def wired(tmp_path: Path) -> AsyncIterator[Wired]:
     async with open_desk(tmp_path) as desk:
         await desk.open_group(a_group(), a_claim_certificate(not_before=NOW), "A1", "A2")
-        yield Wired(desk)
+        yield Wired(desk, PublishedImages(tmp_path))
 
 
 async def test_an_accepted_request_is_answered_and_counted(wired: Wired) -> None:
@@ -174,7 +180,7 @@ async def test_a_refusal_that_can_t_be_recorded_is_answered_all_the_same(
 
 
 async def test_what_is_too_much_is_refused_before_it_is_read(wired: Wired) -> None:
-    limited = Wired(wired.desk, client_burst=1)
+    limited = Wired(wired.desk, wired.images, client_burst=1)
     await limited.send(b"\xff")
     await limited.send(b"\xff")
     assert limited.outcomes == ["payload_malformed", "rate_limited"]
@@ -203,3 +209,34 @@ async def test_a_topic_that_isn_t_well_formed_is_recorded_and_not_answered(
     assert wired.published == []
     assert [event.code for event in await wired.desk.events()] == ["origin_invalid"]
     assert wired.telemetry.seen == [(Zone.CLAIM, "unknown", "origin_invalid")]
+
+
+BLOCK = "muster/v1/device/lamp-A1/block"
+
+
+def block_request(request_id: str = "b1") -> bytes:
+    sha256 = hashlib.sha256(b"image").hexdigest()
+    return codec.encode(
+        BlockRequest(request_id=request_id, path="a.bin", sha256=sha256, offset=1, length=3)
+    )
+
+
+async def test_a_block_is_published_and_not_written_down(wired: Wired) -> None:
+    target = wired.images.add("a.bin", b"image")
+    await wired.desk.write(("retain", assignment("lamp-A1", target)))
+    await wired.router.handle(Zone.FLEET, BLOCK, block_request())
+    ((topic, answer),) = wired.published
+    assert topic == f"{BLOCK}/accepted"
+    assert answer == {"request_id": "b1", "offset": 1, "data": "bWFn"}
+    assert await wired.desk.replies() == []
+    wired.is_away = True
+    await wired.router.handle(Zone.FLEET, BLOCK, block_request())
+    assert await wired.desk.replies() == []
+
+
+async def test_blocks_have_a_bucket_of_their_own(wired: Wired) -> None:
+    for _ in range(3):
+        await wired.router.handle(Zone.FLEET, BLOCK, block_request())
+    assert wired.outcomes == ["image_not_assigned", "image_not_assigned", "rate_limited"]
+    await wired.router.handle(Zone.FLEET, "muster/v1/device/lamp-A1/confirm", b"")
+    assert wired.outcomes[-1] == "payload_malformed"
