@@ -52,8 +52,9 @@ class StopRule:
 
     above: float = 0.05
     """The share that may fail, 0 to 1; 1 never stops."""
-    after: int = 10
-    """Nothing is concluded from fewer, unless a wave has no more."""
+    after: int = 20
+    """Nothing is concluded from fewer, unless a wave has no more. So the defaults bear one failure,
+    whenever it comes."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.above <= 1:

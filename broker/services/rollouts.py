@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from broker.core.fitting import ambiguous
@@ -26,7 +27,7 @@ from broker.core.rollout import (
     next_progress,
     next_rollout_state,
 )
-from broker.core.rollout_offer import AGAIN, Skip, offer
+from broker.core.rollout_offer import AGAIN, SUPERSEDED, Skip, offer
 from broker.core.rollout_pace import Pace, StopRule
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import DeviceUpdate, Part
@@ -124,8 +125,7 @@ async def preview(registry: Registry, rollout: Rollout) -> dict[str, int]:
     counts: Counter[str] = Counter()
     after: str | None = ""
     while after is not None:
-        start = after
-        found, after = await registry.read(lambda view: _preview_page(view, rollout, start))
+        found, after = await registry.read(partial(_preview_page, rollout=rollout, after=after))
         counts.update(found)
     return dict(counts)
 
@@ -194,7 +194,10 @@ async def retry(registry: Registry, clock: Clock, name: str, devices: Sequence[s
     if devices:
         requeued = await registry.write(lambda tx: _requeue_named(tx, name, devices, clock.now()))
     else:
-        while some := await registry.write(lambda tx: _requeue_page(tx, name, clock.now())):
+        after: DeviceId | None = DeviceId("")
+        while after is not None:
+            work = partial(_requeue_page, name=name, after=after, now=clock.now())
+            some, after = await registry.write(work)
             requeued += some
     reason = f"{requeued} devices again"
     await registry.write(lambda tx: change(tx, name, RolloutInput.RETRY, reason, clock.now()))
@@ -303,11 +306,16 @@ def _requeue_named(tx: WriteTransaction, name: str, devices: Sequence[str], now:
     return requeued
 
 
-def _requeue_page(tx: WriteTransaction, name: str, now: datetime) -> int:
-    some = tx.parts(name, sorted(_AGAIN), None, _PAGE)
-    for part in some:
+def _requeue_page(
+    tx: WriteTransaction, name: str, after: DeviceId, now: datetime
+) -> tuple[int, DeviceId | None]:
+    """How many, and up to whom; none when there are no more."""
+    some = tx.parts(name, sorted(_AGAIN), after, _PAGE)
+    # Who was taken over by a newer rollout isn't to be taken back to an older image.
+    again = [part for part in some if part.code != SUPERSEDED]
+    for part in again:
         tx.save_part(_again(part, now))
-    return len(some)
+    return len(again), some[-1].device_id if len(some) == _PAGE else None
 
 
 def _again(part: Part, now: datetime) -> Part:

@@ -9,6 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.rollout import Progress, Rollout, Selection
 from broker.core.rollout_pace import Pace, StopRule
 from broker.core.update_records import Part
@@ -30,13 +31,14 @@ from broker.services.reports import ReportService
 from broker.services.rollout_director import Director
 from broker.services.rollouts import Push, RolloutView
 from tests.support.csrs import fresh_key
-from tests.support.desk import GROUP, Desk
+from tests.support.desk import GROUP, Desk, authority
 from tests.support.fake_updates import FakeRepository
+from tests.support.operating import NOW
 from tests.support.records import a_certificate, a_device, a_fingerprint
 
 EVERYONE = Selection(everyone=True)
 NEVER = StopRule(above=1.0)
-_KEY = fresh_key("p256")
+_KEY = fresh_key()
 
 
 @dataclass
@@ -58,8 +60,6 @@ class UpdateDesk:
 
     async def add(self, *names: str, **changes: Any) -> None:
         """Members of the group, with certificates for one key."""
-        from broker.core.lifecycle import CertificateState, DeviceState
-
         pem = _certificate_pem()
         for name in names:
             fields = {"state": DeviceState.ACTIVE, "parameters": {"model": "lamp"}, **changes}
@@ -152,9 +152,6 @@ def in_waves(*percent: float, **changes: Any) -> Pace:
 
 
 def _certificate_pem() -> str:
-    from tests.support.desk import authority
-    from tests.support.operating import NOW
-
     issued = authority().issue(
         DeviceId("somebody"), _KEY.public_key(), NOW, NOW + timedelta(days=365)
     )
