@@ -1,7 +1,8 @@
 """The agent: from a claim bundle to a confirmed member of the fleet, and connected from then on.
 
-Every try is one walk along the same path (enroll if there is no identity, connect to the fleet,
-confirm) from whatever the disk holds, so a restart at any point is nothing special.
+Every try is one walk along the same path (enroll if there is no identity, recover one that is over,
+connect to the fleet, confirm) from whatever the disk holds, so a restart at any point is nothing
+special.
 """
 
 import asyncio
@@ -11,33 +12,40 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from broker.protocol.codes import Code
 from broker.protocol.names import SerialNumber
 from broker.protocol.zones import Zone
-from device_client import conversations, keys, retry, tls
+from device_client import keys, retry
 from device_client.backoff import Backoff, no_sooner_than
+from device_client.conversations import Conversations, Line
+from device_client.disk import on_disk
 from device_client.enrollment import Enrollment
 from device_client.errors import (
     BundleInvalid,
     CertificateRefused,
     DeviceError,
+    KeyTooOld,
     RequestRejected,
     StateUnusable,
     TimedOut,
 )
 from device_client.identity import Identity
 from device_client.keystore import Keystore
-from device_client.online import Duty, Online, live
+from device_client.online import Duty, Online, Reconnect, live
+from device_client.renewal import Succeeding
 from device_client.retry import Prospect
+from device_client.rotation import RenewalDuty
 from device_client.settings import Timing
 from device_client.status import Activity, StatusFile
-from device_client.transport import Connection, connected
+from device_client.timekeeping import Timekeeper
+from device_client.transport import Connection
+from device_client.trials import Trials
+from device_client.trust import TrustDuty, TrustStore
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 
@@ -64,16 +72,24 @@ class Agent:
         self._keystore = keystore
         self._status = status
         self._timing = timing
-        self._clock = clock
         self._chance = chance
-        self._duties = duties
+        self._timekeeper = Timekeeper(keystore.directory / "clock.json", clock)
+        trust = TrustStore(keystore.directory)
+        self._conversations = Conversations(timing, self._timekeeper, trust)
+        self._succeeding = Succeeding(keystore, self._conversations)
+        self._trials = Trials()
         self._soon = Backoff(timing.backoff_base_s, timing.backoff_cap_s, chance)
         self._later = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
+        renewal_again = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
+        renewal = RenewalDuty(keystore, self._conversations, self._trials, status, renewal_again)
+        self._duties: Sequence[Duty] = (renewal, TrustDuty(trust), *duties)
         self._last_error: DeviceError | None = None
         self._in_a_row = 0
         self._online_since: float | None = None
         self._doubted = False
+        self._is_over = False
         self._made_fresh_key = False
+        self._tried: Identity | None = None
 
     async def claim(self, timeout_s: float | None = None, *, wait: bool = True) -> Identity:
         """Makes this device a confirmed member of the fleet, and returns who it is.
@@ -106,6 +122,8 @@ class Agent:
         while True:
             try:
                 return await attempt()
+            except Reconnect:
+                continue
             except DeviceError as error:
                 self._forget_old_failures()
                 again_at_once = await self._learn_from(error)
@@ -128,59 +146,151 @@ class Agent:
     @asynccontextmanager
     async def _membership(self) -> AsyncIterator[tuple[Identity, Connection]]:
         """A connection to the fleet that this device's certificate has been confirmed on."""
-        identity = await _on_disk(self._keystore.current)
-        if identity is None or self._doubted or identity.not_after <= self._clock():
-            self._doubted = False
-            identity = await self._enroll()
-        context = await _on_disk(tls.fleet_context, identity)
-        address = conversations.fleet_address(identity, context, self._timing)
+        await on_disk(self._timekeeper.load)
+        identity = self._tried = await self._identity()
+        self._timekeeper.not_before(identity.not_before)
         self._status.note(Activity.CONNECTING)
-        async with connected(address) as connection:
-            identity = await self._confirm(connection, identity)
+        async with self._conversations.at_fleet_broker(identity) as line:
+            identity = await self._confirm(line, identity)
             log.info("connected to the fleet as %s", identity.device_id)
             self._last_error = None
             self._in_a_row = 0
+            self._is_over = False
             self._online_since = time.monotonic()
             self._status.note(Activity.ONLINE)
-            yield identity, connection
+            yield identity, line.connection
+
+    async def _identity(self) -> Identity:
+        """The one to connect with, asked for in the claim zone if there is none that may do."""
+        self._tried = None
+        current = await on_disk(self._keystore.current)
+        if current is None:
+            return await self._enroll()
+        is_over = self._is_over or current.not_after <= self._timekeeper.floor()
+        successor = await on_disk(self._keystore.succession.successor)
+        chosen = self._trials.choose(current, successor, is_over)
+        doubted, self._doubted = self._doubted, False
+        if chosen != current or not (is_over or doubted):
+            return chosen
+        if is_over and current.confirmed_at is not None:
+            return await self._recover(current)
+        return await self._enroll()
 
     async def _enroll(self) -> Identity:
         """Asks the claim zone with the kept key, and stores what it grants."""
-        claim = await _on_disk(self._remembered)
-        serial = SerialNumber(claim.serial)
-        pending = await _on_disk(self._keystore.key_for_claim, serial, claim.key_type)
+        claim = await on_disk(self._remembered)
+        serial, reading = SerialNumber(claim.serial), self._timekeeper.reading()
+        pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type, reading)
         self._status.note(Activity.CLAIMING)
-        grant = await conversations.enroll(claim, pending, self._timing, self._clock)
-        identity = await _on_disk(self._keystore.install, grant, pending)
+        grant = await self._conversations.enroll(claim, pending)
+        identity = await on_disk(self._keystore.install, grant, pending)
         log.info("accepted as %s until %s", identity.device_id, identity.not_after)
         return identity
 
-    async def _confirm(self, connection: Connection, identity: Identity) -> Identity:
-        await conversations.confirm(connection, identity, self._timing)
+    async def _recover(self, expired: Identity) -> Identity:
+        """Name and history go on; where that is refused, a claim may still be granted."""
+        claim = await on_disk(self._remembered)
+        self._status.note(Activity.RECOVERING)
+        try:
+            return await self._succeeding.recover(claim, expired)
+        except RequestRejected as refused:
+            if not retry.may_claim_instead(refused.rejected.known_code):
+                raise
+            log.warning("%s: %s %s", refused.stable_code, refused, refused.remedy)
+            try:
+                return await self._enroll()
+            except RequestRejected as error:
+                raise refused from error
+
+    async def _confirm(self, line: Line, identity: Identity) -> Identity:
+        if line.connection.is_provisional:
+            # A new certificate is the only proof that this server's is still good.
+            await self._succeeding.renew(line, identity)
+            raise Reconnect
+        try:
+            await self._conversations.confirm(line, identity)
+        except RequestRejected as error:
+            if error.rejected.known_code is Code.CERTIFICATE_SUPERSEDED:
+                await self._replace_superseded(line, identity)
+            raise
+        current = await on_disk(self._keystore.current)
+        if identity != current:
+            return await on_disk(
+                self._keystore.succession.promote, identity, self._timekeeper.now()
+            )
+        if self._trials.current_works():
+            await on_disk(self._keystore.succession.drop, identity)
         if identity.confirmed_at is not None:
             return identity
-        return await _on_disk(self._keystore.confirm, identity, self._clock())
+        return await on_disk(self._keystore.confirm, identity, self._timekeeper.now())
+
+    async def _replace_superseded(self, line: Line, identity: Identity) -> None:
+        """A newer certificate was proven. If it's lost, this one is good for renewing once more."""
+        if await on_disk(self._keystore.succession.successor) is None:
+            await self._succeeding.renew(line, identity)
+            raise Reconnect
 
     async def _learn_from(self, error: DeviceError) -> bool:
         """Draws the error's consequence for what is stored; whether that calls for a new try."""
         same = self._last_error is not None and self._last_error.stable_code == error.stable_code
         self._in_a_row = self._in_a_row + 1 if same else 1
         self._last_error = error
-        self._status.note_error(error, self._clock())
-        if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
-            self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
-            return self._in_a_row == retry.TRIES_BEFORE_DOUBT
-        if isinstance(error, RequestRejected):
-            with suppress(StateUnusable):  # the next try meets the same disk, and reports it
+        self._status.note_error(error, self._timekeeper.now())
+        with suppress(StateUnusable):  # the next try meets the same disk, and reports it
+            await on_disk(self._timekeeper.save)
+            if self._tried is not None:
+                successor = await on_disk(self._keystore.succession.successor)
+                if successor is not None:
+                    return await self._learn_of_successor(error, self._tried, successor)
+            if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
+                return self._learn_from_refusal(error)
+            if isinstance(error, KeyTooOld) and self._tried is None:
+                await self._replace_key()
+                return self._in_a_row == 1
+            if isinstance(error, RequestRejected):
                 return await self._learn_from_rejection(error.rejected.known_code)
         return False
+
+    async def _learn_of_successor(
+        self, error: DeviceError, tried: Identity, successor: Identity
+    ) -> bool:
+        """While there are two identities, the failure of one begins the turn of the other."""
+        succession = self._keystore.succession
+        current = await on_disk(self._keystore.current)
+        if current is None:
+            await on_disk(succession.take_the_place_of_current)
+            return False
+        if tried != successor:
+            self._trials.current_failed(error)
+            is_worthless = isinstance(error, RequestRejected) and error.rejected.known_code in (
+                Code.CERTIFICATE_UNKNOWN,
+                Code.CERTIFICATE_REVOKED,
+            )
+            if is_worthless:
+                await on_disk(succession.take_the_place_of_current)
+            return False
+        is_over = self._is_over or current.not_after <= self._timekeeper.floor()
+        if self._trials.successor_failed(error, is_over):
+            log.warning("the next certificate is given up")
+            await on_disk(succession.drop, current)
+        return False
+
+    def _learn_from_refusal(self, error: CertificateRefused) -> bool:
+        """By the fleet broker, with the only identity there is."""
+        tried = self._tried
+        seems_over = tried is not None and tried.not_after <= self._timekeeper.now()
+        if error.expired or seems_over:
+            is_news, self._is_over = not self._is_over, True
+            return is_news
+        self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
+        return self._in_a_row == retry.TRIES_BEFORE_DOUBT
 
     async def _learn_from_rejection(self, code: Code | None) -> bool:
         match code:
             case Code.CERTIFICATE_REVOKED:
-                current = await _on_disk(self._keystore.current)
+                current = await on_disk(self._keystore.current)
                 if current is not None:
-                    await _on_disk(self._keystore.discard_certificate, current)
+                    await on_disk(self._keystore.discard_certificate, current)
                 return self._in_a_row == 1
             case Code.CERTIFICATE_UNKNOWN:
                 self._doubted = True
@@ -195,15 +305,16 @@ class Agent:
                 return False
 
     async def _replace_key(self) -> None:
-        claim = await _on_disk(self._remembered)
+        claim = await on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
-        await _on_disk(self._keystore.new_key, serial, claim.key_type)
+        reading = self._timekeeper.reading()
+        await on_disk(self._keystore.new_key, serial, claim.key_type, reading)
 
     async def _change_key_type(self) -> bool:
         """The key kept may be of another type than is configured now; it was never certified."""
-        claim = await _on_disk(self._remembered)
+        claim = await on_disk(self._remembered)
         serial = SerialNumber(claim.serial)
-        pending = await _on_disk(self._keystore.key_for_claim, serial, claim.key_type)
+        pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type)
         if keys.type_of(pending.key) is claim.key_type:
             return False
         await self._replace_key()
@@ -230,17 +341,6 @@ class Agent:
         if since is not None and time.monotonic() - since > self._timing.stable_s:
             self._soon.reset()
             self._later.reset()
-
-
-async def _on_disk(work: Callable[P, ResultT], *args: P.args, **options: P.kwargs) -> ResultT:
-    """What the disk-bound `work` returns, without blocking the event loop meanwhile."""
-    try:
-        return await asyncio.to_thread(work, *args, **options)
-    except OSError as error:
-        raise StateUnusable(
-            f"The state can't be read or written: {error}.",
-            "Make room on the disk, and see that this user owns the state directory.",
-        ) from error
 
 
 def _when_hopeless(prospect: Prospect) -> bool:

@@ -1,10 +1,9 @@
 """What the service's answer must be before anything of it is stored."""
 
 import hashlib
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import pairwise
-from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -13,11 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.protocol.messages import Endpoint, EnrollAccepted, TrustBundle
 from broker.protocol.names import DeviceId, Fingerprint, is_issuable
-from device_client import keys
-from device_client.errors import AnswerInvalid
+from device_client import bundles, keys
+from device_client.errors import AnswerInvalid, TrustRefused
 
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far this device's clock may be behind the service's."""
 _LONGEST_CHAIN = 8
 
 
@@ -31,6 +28,19 @@ class Grant:
     certificate_sha256: Fingerprint
     fleet: Endpoint
     trust_bundle: TrustBundle
+    not_before: datetime
+    order: int = 0
+    """The version of the rotation order that was followed with it; 0 for none."""
+
+    def for_device(self, device_id: DeviceId, order: int) -> "Grant":
+        """The same, as the successor of an identity of this name.
+
+        Raises:
+            AnswerInvalid: it's somebody else's.
+        """
+        if self.device_id != device_id:
+            raise _invalid(f"it's for {self.device_id!r}, and this device is {device_id!r}")
+        return replace(self, order=order)
 
 
 def check_answer(
@@ -38,7 +48,11 @@ def check_answer(
 ) -> Grant:
     """The grant in `answer`, if it's about our key and hangs together.
 
-    `known` is the trust bundle that this device has: a lower version never replaces it.
+    A certificate that begins in the future is none the worse for it: it proves our clock behind.
+
+    Args:
+        known: the trust bundle that this device has; a lower version never replaces it.
+        now: the best guess at the time.
 
     Raises:
         AnswerInvalid: what is wrong, in a sentence.
@@ -48,9 +62,11 @@ def check_answer(
     chain = parse_chain(answer.certificate_chain)
     leaf = chain[0]
     _check_leaf(leaf, answer.device_id, key_sha256)
-    _check_dates(leaf, now)
+    now = max(now, leaf.not_valid_before_utc)
+    if leaf.not_valid_after_utc <= now:
+        raise _invalid(f"the certificate expired at {leaf.not_valid_after_utc}")
     _check_links(chain)
-    trust = answer.trust_bundle if answer.trust_bundle.version >= known.version else known
+    trust = _trust(known, answer.trust_bundle)
     _check_anchors(trust, now)
     return Grant(
         device_id=DeviceId(answer.device_id),
@@ -58,6 +74,7 @@ def check_answer(
         certificate_sha256=fingerprint(leaf),
         fleet=answer.fleet,
         trust_bundle=trust,
+        not_before=leaf.not_valid_before_utc,
     )
 
 
@@ -104,19 +121,19 @@ def _check_leaf(leaf: x509.Certificate, device_id: str, key_sha256: Fingerprint)
             raise _invalid("the certificate isn't for clients")
 
 
-def _check_dates(leaf: x509.Certificate, now: datetime) -> None:
-    if leaf.not_valid_before_utc > now + CLOCK_TOLERANCE:
-        raise _invalid(f"the certificate is valid from {leaf.not_valid_before_utc} only")
-    if leaf.not_valid_after_utc <= now:
-        raise _invalid(f"the certificate expired at {leaf.not_valid_after_utc}")
-
-
 def _check_links(chain: list[x509.Certificate]) -> None:
     for certificate, issuer in pairwise(chain):
         try:
             certificate.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise _invalid("a certificate in the chain isn't issued by the next") from error
+
+
+def _trust(known: TrustBundle, answered: TrustBundle) -> TrustBundle:
+    try:
+        return bundles.merged(known, answered)
+    except TrustRefused as refused:
+        raise _invalid(str(refused)) from refused
 
 
 def _check_anchors(trust: TrustBundle, now: datetime) -> None:

@@ -66,17 +66,32 @@ class ServerNotTrusted(DeviceError):
 _WHERE_TO_LOOK: Final = {Zone.CLAIM: "muster claim-cert list", Zone.FLEET: "muster devices show"}
 
 
+class KeyTooOld(ServerNotTrusted):
+    """A certificate for this key proves nothing about the time; one for a fresh key would."""
+
+
+class TrustRefused(DeviceError):
+    """A trust bundle may not replace the one that this device has."""
+
+    code = "trust_refused"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "The operator looks at 'muster ca rollover status'.")
+
+
 class CertificateRefused(DeviceError):
     """The broker ended the connection instead of accepting it, as it does to a revoked device."""
 
     code = "certificate_refused"
 
-    def __init__(self, zone: Zone) -> None:
+    def __init__(self, zone: Zone, *, expired: bool = False) -> None:
+        """`expired` is whether the broker said that this is the reason."""
         super().__init__(
             f"The {zone} broker refused this device's certificate.",
             f"The operator sees its validity and revocation with '{_WHERE_TO_LOOK[zone]}'.",
         )
         self.zone = zone
+        self.expired = expired
 
 
 class ConnectionLost(DeviceError):

@@ -13,7 +13,8 @@ from broker.protocol.messages import Rejected
 from broker.protocol.topics import Outcome, answer_topic
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
 from device_client.packets import Publication
-from device_client.transport import Connection, Watch
+from device_client.transport import Connection
+from device_client.watching import Watch
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Meta
 
 from broker.protocol import codec
@@ -28,6 +30,14 @@ TRUST_FILE: Final = "trust.pem"
 RECORD_FILE: Final = "identity.json"
 
 
+class Origin(StrEnum):
+    """How a certificate was come by."""
+
+    CLAIM = "claim"
+    RENEWAL = "renewal"
+    RECOVERY = "recovery"
+
+
 class SlotCorrupt(Exception):
     """A slot isn't whole: a file is missing, cut short, or doesn't belong to the others."""
 
@@ -43,11 +53,15 @@ class Identity:
     certificate_serial: CertificateSerial
     certificate_sha256: Fingerprint
     key_sha256: Fingerprint
+    not_before: datetime
     not_after: datetime
     fleet: Endpoint
     trust_bundle: TrustBundle
     confirmed_at: datetime | None
     """When the service accepted the proof of this certificate; none before."""
+    origin: Origin = Origin.CLAIM
+    order: int = 0
+    """The version of the newest rotation order that this certificate follows; 0 for none."""
 
     @property
     def key_file(self) -> Path:
@@ -72,9 +86,14 @@ class _Record:
     chain_sum: Sha256
     trust_sum: Sha256
     confirmed_at: datetime | None = None
+    origin: Origin = Origin.CLAIM
+    order: int = 0
+    trust_root: str | None = None
 
 
-def write_slot(directory: Path, grant: Grant, serial: SerialNumber, key_pem: str) -> None:
+def write_slot(
+    directory: Path, grant: Grant, serial: SerialNumber, key_pem: str, origin: Origin
+) -> None:
     """Fills the empty directory with the grant and its key, each file on the disk."""
     chain, trust = grant.chain.encode(), grant.trust_bundle.anchors.encode()
     record = _Record(
@@ -85,6 +104,9 @@ def write_slot(directory: Path, grant: Grant, serial: SerialNumber, key_pem: str
         certificate_sha256=grant.certificate_sha256,
         chain_sum=_sum(chain),
         trust_sum=_sum(trust),
+        origin=origin,
+        order=grant.order,
+        trust_root=grant.trust_bundle.root,
     )
     durable.create_file(directory / KEY_FILE, key_pem.encode())
     durable.create_file(directory / CHAIN_FILE, chain)
@@ -120,6 +142,12 @@ def read_key(directory: Path) -> str:
     return pem
 
 
+def leaf_pem(identity: Identity) -> str:
+    """The certificate in PEM, without its issuers'."""
+    leaf = answers.parse_chain(identity.chain_file.read_text("ascii"))[0]
+    return leaf.public_bytes(Encoding.PEM).decode("ascii")
+
+
 def record_confirmation(identity: Identity, at: datetime) -> None:
     """Notes in the slot, durably, that its certificate has been proven."""
     path = identity.directory / RECORD_FILE
@@ -146,10 +174,15 @@ def _read(directory: Path) -> Identity:
         certificate_serial=CertificateSerial(f"{leaf.serial_number:x}"),
         certificate_sha256=answers.fingerprint(leaf),
         key_sha256=key_sha256,
+        not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         fleet=record.fleet,
-        trust_bundle=TrustBundle(version=record.trust_version, anchors=trust.decode("ascii")),
+        trust_bundle=TrustBundle(
+            version=record.trust_version, anchors=trust.decode("ascii"), root=record.trust_root
+        ),
         confirmed_at=record.confirmed_at,
+        origin=record.origin,
+        order=record.order,
     )
 
 

@@ -85,3 +85,9 @@ def signing_request(key: PrivateKey) -> str:
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(key, algorithm).public_bytes(Encoding.PEM).decode("ascii")
+
+
+def request_sha256(csr: str) -> str:
+    """SHA-256 of a PKCS#10 request in DER, from its PEM."""
+    der = x509.load_pem_x509_csr(csr.encode("ascii")).public_bytes(Encoding.DER)
+    return hashlib.sha256(der).hexdigest()

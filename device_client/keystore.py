@@ -1,9 +1,10 @@
 """The device's durable state, one directory that belongs to one agent at a time.
 
     enrollment.json              the remembered claim: bundle, serial number, parameters
-    pending.json                 a key that was, or may have been, sent to the service
+    pending.json                 a key that was, or may have been, sent to claim
     credentials/<n>/             a slot: key.pem, chain.pem, trust.pem, identity.json
     current -> credentials/<n>   the slot in use
+    renewal.json, next           what is to follow it: see `succession`
 
 A power cut at any instant leaves a state from which the agent ends up with one identity, and with
 the key that the service may have seen already. Slots are never changed in place (but for the note
@@ -28,14 +29,14 @@ from device_client import durable, enrollment, identity, keys
 from device_client.answers import Grant
 from device_client.enrollment import Enrollment
 from device_client.errors import StateLocked, StateUnusable
-from device_client.identity import Identity, SlotCorrupt
+from device_client.identity import Identity, Origin
 from device_client.keys import KeyType, PrivateKey
+from device_client.slots import Slots
+from device_client.succession import CURRENT, Succession
 
 log = logging.getLogger(__name__)
 
-_SLOTS: Final = "credentials"
-_CURRENT: Final = "current"
-_LOCK_TRIES = 4
+_LOCK_TRIES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class PendingKey:
 
     serial: SerialNumber
     key: PrivateKey
+    made_at: datetime | None = None
+    """By this device's own clock, right or wrong; none when that isn't known."""
 
 
 @dataclass(frozen=True)
 class _PendingRecord:
     serial: str
     private_key: str
+    made_at: datetime | None = None
 
 
 class Keystore:
@@ -60,13 +64,14 @@ class Keystore:
 
     def __init__(self, directory: Path) -> None:
         """Only `opened` and `looked_at` make one."""
-        self._directory = directory
-        self._slots = directory / _SLOTS
+        self.directory = directory
+        self._slots = Slots(directory)
+        self.succession = Succession(directory, self._slots)
 
     def remember(self, claim: Enrollment) -> None:
         """Keeps what this device claims with, for a restart without arguments."""
         content = enrollment.to_bytes(claim)
-        path = self._directory / "enrollment.json"
+        path = self.directory / "enrollment.json"
         if not path.exists() or path.read_bytes() != content:
             durable.replace_file(path, content)
 
@@ -77,7 +82,7 @@ class Keystore:
             StateUnusable: the file was damaged.
         """
         try:
-            return enrollment.from_bytes((self._directory / "enrollment.json").read_bytes())
+            return enrollment.from_bytes((self.directory / "enrollment.json").read_bytes())
         except FileNotFoundError:
             return None
 
@@ -91,16 +96,15 @@ class Keystore:
 
     def current(self) -> Identity | None:
         """The identity in use, or none."""
-        try:
-            return identity.read_slot(self._slots / self._current.readlink().name)
-        except (OSError, SlotCorrupt):
-            return None
+        return self._slots.named(CURRENT)
 
-    def key_for_claim(self, serial: SerialNumber, key_type: KeyType) -> PendingKey:
+    def key_for_claim(
+        self, serial: SerialNumber, key_type: KeyType, at: datetime | None = None
+    ) -> PendingKey:
         """The key to claim with, on the disk: a kept one before a new one.
 
         A key that was made for this serial number stays, whatever its type, because the service
-        may have certified it in an answer that never came.
+        may have certified it in an answer that never came. `at` is this device's clock.
         """
         pending = self._pending()
         if pending is not None and pending.serial == serial:
@@ -110,26 +114,26 @@ class Keystore:
             return PendingKey(serial, keys.from_pem(identity.read_key(current.directory)))
         if current is None:
             pending = self._rescued_key(serial)
-        return pending or self.new_key(serial, key_type)
+        return pending or self.new_key(serial, key_type, at)
 
-    def new_key(self, serial: SerialNumber, key_type: KeyType) -> PendingKey:
+    def new_key(
+        self, serial: SerialNumber, key_type: KeyType, at: datetime | None = None
+    ) -> PendingKey:
         """A fresh key on the disk, in the place of the one pending."""
         key = keys.generate(key_type)
-        self._write_pending(serial, keys.to_pem(key))
+        self._write_pending(serial, keys.to_pem(key), at)
         log.info("made a new %s key", key_type)
-        return PendingKey(serial, key)
+        return PendingKey(serial, key, at)
 
     def install(self, grant: Grant, pending: PendingKey) -> Identity:
         """Makes the grant the identity in use; the slot it replaces stays until it's done."""
-        number = max(self._numbers(), default=0) + 1
-        slot = self._slots / str(number)
-        filling = durable.temporary_directory(slot)
-        identity.write_slot(filling, grant, pending.serial, keys.to_pem(pending.key))
-        durable.move(filling, slot)
-        durable.replace_link(self._current, f"{_SLOTS}/{number}")
+        pem = keys.to_pem(pending.key)
+        slot = self._slots.fill(grant, pending.serial, pem, Origin.CLAIM)
+        self._slots.name(CURRENT, slot)
         durable.remove(self._pending_file)
-        self._remove_slots_except(number)
-        return identity.read_slot(slot)
+        self.succession.clear()
+        self._slots.keep_only([slot])
+        return slot
 
     def confirm(self, which: Identity, at: datetime) -> Identity:
         """Notes that the service accepted the proof of this identity's certificate."""
@@ -139,76 +143,59 @@ class Keystore:
     def discard_certificate(self, which: Identity) -> None:
         """No identity in use; its key is kept for the next claim."""
         self._write_pending(which.serial, identity.read_key(which.directory))
-        durable.remove(self._current)
-        durable.sync_directory(self._directory)
-        self._remove_slots_except(None)
-
-    @property
-    def _current(self) -> Path:
-        return self._directory / _CURRENT
+        self._slots.unname(CURRENT)
+        durable.sync_directory(self.directory)
+        self.succession.clear()
+        self._slots.keep_only([])
 
     @property
     def _pending_file(self) -> Path:
-        return self._directory / "pending.json"
+        return self.directory / "pending.json"
 
     def _pending(self) -> PendingKey | None:
         try:
             record = codec.decode(self._pending_file.read_bytes(), _PendingRecord)
-            return PendingKey(SerialNumber(record.serial), keys.from_pem(record.private_key))
+            key = keys.from_pem(record.private_key)
+            return PendingKey(SerialNumber(record.serial), key, record.made_at)
         except FileNotFoundError:
             return None
         except (Refused, ValueError):
             log.warning("the pending key is damaged: a new one will be made")
             return None
 
-    def _write_pending(self, serial: SerialNumber, pem: str) -> None:
-        durable.replace_file(self._pending_file, codec.encode(_PendingRecord(serial, pem)))
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(path.name) for path in self._slots.iterdir() if path.name.isdecimal())
-
-    def _remove_slots_except(self, kept: int | None) -> None:
-        for number in self._numbers():
-            if number != kept:
-                durable.remove(self._slots / str(number))
+    def _write_pending(self, serial: SerialNumber, pem: str, at: datetime | None = None) -> None:
+        durable.replace_file(self._pending_file, codec.encode(_PendingRecord(serial, pem, at)))
 
     def _put_in_order(self) -> None:
         """Finishes or undoes what a cut interrupted."""
-        durable.make_directory(self._slots)
-        durable.remove_leftovers(self._directory)
-        durable.remove_leftovers(self._slots)
-        current = self.current() or self._newest_whole()
+        self._slots.tidy()
+        durable.remove_leftovers(self.directory)
+        named = self.current()
+        current = named or self.succession.successor() or self._slots.best()
         if current is None:
-            claim = self.enrollment_if_readable()
-            if claim is not None and self._pending() is None:
-                self._rescued_key(SerialNumber(claim.serial))
-            self._remove_slots_except(None)
-            durable.remove(self._current)
+            self._begin_anew()
             return
-        number = int(current.directory.name)
-        if self.current() is None:
-            durable.replace_link(self._current, f"{_SLOTS}/{number}")
+        if named is None:
+            self._slots.name(CURRENT, current)
+        current = self.succession.put_in_order(current)
         pending = self._pending()
         if pending and keys.fingerprint(pending.key.public_key()) == current.key_sha256:
             durable.remove(self._pending_file)
-        self._remove_slots_except(number)
 
-    def _newest_whole(self) -> Identity | None:
-        """The identity to use when `current` is missing or points at a damaged slot."""
-        for number in reversed(self._numbers()):
-            try:
-                return identity.read_slot(self._slots / str(number))
-            except SlotCorrupt as error:
-                log.warning("a stored identity is damaged: %s", error)
-        return None
+    def _begin_anew(self) -> None:
+        """No slot is whole: what counts is the key, with which the service knows this device."""
+        claim = self.enrollment_if_readable()
+        if claim is not None and self._pending() is None:
+            self._rescued_key(SerialNumber(claim.serial))
+        self.succession.clear()
+        self._slots.keep_only([])
+        self._slots.unname(CURRENT)
 
     def _rescued_key(self, serial: SerialNumber) -> PendingKey | None:
         """The key of a damaged slot: with it the service gives the same identity again."""
-        for number in reversed(self._numbers()):
-            with suppress(SlotCorrupt):
-                pem = identity.read_key(self._slots / str(number))
-                self._write_pending(serial, pem)
-                return PendingKey(serial, keys.from_pem(pem))
+        for pem in self._slots.readable_keys():
+            self._write_pending(serial, pem)
+            return PendingKey(serial, keys.from_pem(pem))
         return None
 
 

@@ -62,6 +62,28 @@ _NEVER: Final = frozenset(
 )
 
 
+_CLAIM_INSTEAD: Final = frozenset(
+    {
+        Code.OPERATION_UNKNOWN,
+        Code.CERTIFICATE_UNKNOWN,
+        Code.CERTIFICATE_REVOKED,
+        Code.CERTIFICATE_MALFORMED,
+        Code.RECOVERY_SIGNATURE_INVALID,
+        Code.RECOVERY_TOO_EARLY,
+        Code.RECOVERY_REFUSED,
+    }
+)
+
+
+def may_claim_instead(code: Code | None) -> bool:
+    """Whether a device whose recovery was refused may ask like a new one.
+
+    The group's rule for a serial number that has a device decides then; and an operator may have
+    reclaimed this one, who begins anew.
+    """
+    return code in _CLAIM_INSTEAD
+
+
 def prospect(error: DeviceError, in_a_row: int) -> Prospect:
     """What waiting may do about `error`, the `in_a_row`-th of its kind without another between."""
     match error:

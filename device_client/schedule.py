@@ -4,13 +4,17 @@ The draws are numbers from 0 up to 1, each device's own; who calls keeps them or
 that the time stays the same when it's asked for again.
 """
 
+import hashlib
 from datetime import datetime
 from typing import Final
+
+from device_client.identity import Identity
 
 DUE: Final = 2 / 3
 """How much of a lifetime has passed when the certificate is renewed, on the average."""
 JITTER: Final = 0.1
 """How far from that it may be, as a share of the lifetime, to either side."""
+_DRAW_DIGITS: Final = 13
 
 
 def renewal_time(not_before: datetime, not_after: datetime, draw: float) -> datetime:
@@ -22,3 +26,15 @@ def renewal_time(not_before: datetime, not_after: datetime, draw: float) -> date
 def spread(now: datetime, renew_by: datetime, draw: float) -> datetime:
     """When to follow an order that came `now`: evenly over what is left, or now if nothing is."""
     return now + max(renew_by - now, now - now) * draw
+
+
+def planned(identity: Identity) -> datetime:
+    """When the certificate is renewed if nothing else happens."""
+    return renewal_time(identity.not_before, identity.not_after, draw(identity))
+
+
+def draw(identity: Identity, what: str = "") -> float:
+    """A number from 0 up to 1 that is this certificate's own, always the same."""
+    text = f"{identity.certificate_sha256} {what}"
+    digits = hashlib.sha256(text.encode()).hexdigest()[:_DRAW_DIGITS]
+    return int(digits, 16) / 16**_DRAW_DIGITS

@@ -11,6 +11,10 @@ from broker.protocol.codes import Refused
 from broker.protocol.messages import Endpoint
 from device_client import keystore
 from device_client.errors import DeviceError
+from device_client.identity import Identity, Origin
+from device_client.keystore import Keystore
+from device_client.schedule import planned
+from device_client.timekeeping import Standing
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +25,7 @@ class Activity(StrEnum):
     IDLE = "idle"
     CLAIMING = "claiming"
     CONNECTING = "connecting"
+    RECOVERING = "recovering"
     ONLINE = "online"
 
 
@@ -54,6 +59,15 @@ class Report:
     certificate_serial: str | None = None
     not_after: datetime | None = None
     fleet: Endpoint | None = None
+    origin: Origin | None = None
+    """How the certificate in use was come by, at `confirmed_at`."""
+    confirmed_at: datetime | None = None
+    renewal_due: datetime | None = None
+    successor: str | None = None
+    """The serial number of a granted certificate that hasn't been proven yet."""
+    is_recovering: bool = False
+    """Whether the certificate has expired and the agent asks for its successor."""
+    clock: Standing = Standing.BELIEVED
     last_error: LastError | None = None
 
 
@@ -61,6 +75,8 @@ class Report:
 class _Note:
     activity: Activity = Activity.IDLE
     last_error: LastError | None = None
+    renewal_due: datetime | None = None
+    clock: Standing = Standing.BELIEVED
 
 
 class StatusFile:
@@ -74,7 +90,11 @@ class StatusFile:
     def note(self, activity: Activity) -> None:
         """The agent is at `activity` now; being online ends what was wrong before."""
         error = None if activity is Activity.ONLINE else self._note.last_error
-        self._write(_Note(activity, error))
+        self._write(replace(self._note, activity=activity, last_error=error))
+
+    def note_plan(self, renewal_due: datetime, clock: Standing) -> None:
+        """When the certificate is to be renewed, and what the agent thinks of the clock."""
+        self._write(replace(self._note, renewal_due=renewal_due, clock=clock))
 
     def note_error(self, error: DeviceError, at: datetime) -> None:
         """Something went wrong. The same again isn't written again: flash wears out."""
@@ -102,25 +122,32 @@ def report(directory: Path) -> Report:
     if not keystore.is_locked(directory):
         note = replace(note, activity=Activity.IDLE)
     claim = store.enrollment_if_readable()
-    serial = claim.serial if claim else None
     identity = store.current()
-    if identity is None:
-        membership = Membership.UNCLAIMED if claim else Membership.NO_BUNDLE
-        return Report(
-            membership=membership,
-            activity=note.activity,
-            serial=serial,
-            last_error=note.last_error,
-        )
-    return Report(
-        membership=Membership.CONFIRMED if identity.confirmed_at else Membership.UNCONFIRMED,
+    whole = Report(
+        membership=Membership.UNCLAIMED if claim else Membership.NO_BUNDLE,
         activity=note.activity,
+        serial=claim.serial if claim else None,
+        clock=note.clock,
+        last_error=note.last_error,
+    )
+    return whole if identity is None else _of_member(whole, identity, store, note)
+
+
+def _of_member(report: Report, identity: Identity, store: Keystore, note: _Note) -> Report:
+    successor = store.succession.successor()
+    return replace(
+        report,
+        membership=Membership.CONFIRMED if identity.confirmed_at else Membership.UNCONFIRMED,
         serial=identity.serial,
         device_id=identity.device_id,
         certificate_serial=identity.certificate_serial,
         not_after=identity.not_after,
         fleet=identity.fleet,
-        last_error=note.last_error,
+        origin=identity.origin,
+        confirmed_at=identity.confirmed_at,
+        renewal_due=note.renewal_due or planned(identity),
+        successor=successor.certificate_serial if successor else None,
+        is_recovering=note.activity is Activity.RECOVERING,
     )
 
 

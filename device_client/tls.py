@@ -5,18 +5,19 @@ import ssl
 from pathlib import Path
 
 from broker.protocol.bundle import ClaimBundle
+from broker.protocol.messages import TrustBundle
 from device_client.errors import BundleInvalid, StateUnusable
 from device_client.identity import Identity
 
 
-def claim_context(bundle: ClaimBundle) -> ssl.SSLContext:
-    """For the claim broker: shows the claim certificate.
+def claim_context(bundle: ClaimBundle, trust: TrustBundle) -> ssl.SSLContext:
+    """For the claim broker, known by `trust`: shows the claim certificate.
 
     Raises:
         BundleInvalid: its certificate, key or anchors can't be used.
     """
     try:
-        context = _trusting(bundle.trust_bundle.anchors)
+        context = _trusting(trust.anchors)
         _load_from_memory(context, bundle.certificate, bundle.private_key)
     except (ssl.SSLError, ValueError) as error:
         raise BundleInvalid(
@@ -26,14 +27,14 @@ def claim_context(bundle: ClaimBundle) -> ssl.SSLContext:
     return context
 
 
-def fleet_context(identity: Identity) -> ssl.SSLContext:
-    """For the fleet broker: shows the operational certificate.
+def fleet_context(identity: Identity, trust: TrustBundle) -> ssl.SSLContext:
+    """For the fleet broker, known by `trust`: shows the operational certificate.
 
     Raises:
         StateUnusable: the stored files can't be used.
     """
     try:
-        context = _trusting(identity.trust_bundle.anchors)
+        context = _trusting(trust.anchors)
         context.load_cert_chain(identity.chain_file, identity.key_file, _no_passphrase)
     except (OSError, ValueError) as error:
         raise StateUnusable(

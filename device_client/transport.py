@@ -9,11 +9,10 @@ certificate, as a time-out much later.
 import asyncio
 import logging
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
@@ -26,19 +25,36 @@ from device_client.errors import (
     Unreachable,
 )
 from device_client.packets import ConnAck, Malformed, Packet, PubAck, Publication, SubAck
+from device_client.watching import Watch
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING: Final = 64
-"""Messages that a watch holds unread; more are dropped, as QoS 1 is a hop and not a promise."""
-MAX_WAITING_BYTES: Final = 1 << 20
-"""Payload that a watch holds unread; a device hasn't the memory for many of the largest."""
 _GOODBYE_S: Final = 1.0
 _NEXT_ADDRESS_S: Final = 0.25
 """When to try a host's next address beside the one that doesn't answer (RFC 8305, 5)."""
 _REFUSALS: Final = frozenset({4, 5})
 """CONNACK's "bad user name or password" and "not authorized" (MQTT 3.1.1, 3.2.2.3)."""
 _PACKET_IDS: Final = 65_535
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME: chain and host name as ever, but not the dates."""
+_CERTIFICATE_EXPIRED: Final = "CERTIFICATE_EXPIRED"
+"""TLS's alert 45 (RFC 8446, 6.2) in OpenSSL's name for it."""
+
+
+class DateJudge(Protocol):
+    """What a device thinks of a server certificate's dates, as its clock may be wrong."""
+
+    def suit_the_clock(self) -> bool:
+        """Whether OpenSSL, which looks at the clock, may judge first."""
+
+    def may_differ(self, verify_code: int) -> bool:
+        """Whether to judge where OpenSSL has refused with this code."""
+
+    def learn(self, certificate: bytes) -> None:
+        """OpenSSL was content with this certificate, in DER."""
+
+    def judge(self, certificate: bytes) -> bool:
+        """Whether the certificate is in date; if not, that's unproven. Or raises DeviceError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,58 +68,12 @@ class Address:
     timeout_s: float
     """For each step: TCP and TLS, CONNACK, SUBACK, PUBACK."""
     keepalive_s: int
+    dates: DateJudge | None = None
+    """None for OpenSSL alone."""
 
     def __str__(self) -> str:
         """For people."""
         return f"The {self.zone} broker {self.endpoint.host}:{self.endpoint.port}"
-
-
-class Watch:
-    """The messages on some topics, in the order in which they came."""
-
-    def __init__(self, filters: Sequence[str], ended: asyncio.Future[None]) -> None:
-        """Only `Connection.watch` makes one; `ended` is done when nothing comes any more."""
-        self._filters = [one.split("/") for one in filters]
-        self._ended = ended
-        self._waiting: deque[Publication] = deque()
-        self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
-
-    async def next(self) -> Publication:
-        """The next message; waits for it as long as it takes.
-
-        Raises:
-            ConnectionLost: the connection ended.
-        """
-        while not self._waiting:
-            self._arrived.clear()
-            await self._until_something_happens()
-            if self._ended.done() and not self._waiting:
-                raise ConnectionLost("The connection was lost. The broker may be restarting.")
-        message = self._waiting.popleft()
-        self._waiting_bytes -= len(message.payload)
-        return message
-
-    def take(self, message: Publication) -> bool:
-        """Keeps the message if it's on one of the topics; whether it is."""
-        levels = message.topic.split("/")
-        if not any(_matches(one, levels) for one in self._filters):
-            return False
-        size = self._waiting_bytes + len(message.payload)
-        if len(self._waiting) >= MAX_WAITING or size > MAX_WAITING_BYTES:
-            log.warning("too many messages at once: one on %s was dropped", message.topic)
-            return True
-        self._waiting_bytes = size
-        self._waiting.append(message)
-        self._arrived.set()
-        return True
-
-    async def _until_something_happens(self) -> None:
-        arrival = asyncio.ensure_future(self._arrived.wait())
-        try:
-            await asyncio.wait((arrival, self._ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            arrival.cancel()
 
 
 class Connection(asyncio.Protocol):
@@ -111,6 +81,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, address: Address) -> None:
         """Only `connected` makes one."""
+        self.is_provisional = False
+        """Whether the server's certificate is over by an unproven clock: believe nothing that is
+        said here but a proof of the time."""
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._decoder = packets.Decoder()
@@ -123,6 +96,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
+        self._alert = ""
+        self._has_spoken = False
 
     @asynccontextmanager
     async def watch(self, *filters: str, retained: bool = True) -> AsyncIterator[Watch]:
@@ -174,9 +149,8 @@ class Connection(asyncio.Protocol):
         raise self._lost()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TLS is up: introduces itself."""
+        """TLS is up."""
         self._transport = cast(asyncio.Transport, transport)
-        self._write(packets.connect(self._address.client_id, self._address.keepalive_s))
 
     def data_received(self, data: bytes) -> None:
         """Something has arrived."""
@@ -188,12 +162,29 @@ class Connection(asyncio.Protocol):
             log.warning("%s sent %s", self._address, error)
             self._abort()
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """It has ended, for whatever reason."""
+        self._alert = getattr(error, "reason", None) or ""
         if not self._ended.done():
             self._ended.set_result(None)
 
     async def _open(self) -> None:
+        dates, context = self._address.dates, self._address.context
+        if dates is None:
+            await self._secure()
+        elif dates.suit_the_clock() and await self._secure(unless=dates.may_differ):
+            dates.learn(self._server_certificate())
+        else:
+            context.verify_flags |= _NO_CHECK_TIME
+            await self._secure()
+            self.is_provisional = not dates.judge(self._server_certificate())
+        self._has_spoken = True
+        self._write(packets.connect(self._address.client_id, self._address.keepalive_s))
+        await self._accept()
+        self._ping_later()
+
+    async def _secure(self, unless: Callable[[int], bool] = lambda _: False) -> bool:
+        """TCP and TLS; false where the server's certificate failed with a code to pass over."""
         endpoint = self._address.endpoint
         try:
             async with asyncio.timeout(self._address.timeout_s):
@@ -207,10 +198,18 @@ class Connection(asyncio.Protocol):
                 )
         except TimeoutError as error:
             raise Unreachable(f"{self._address} takes too long to answer.") from error
+        except ssl.SSLCertVerificationError as error:
+            if unless(error.verify_code):
+                return False
+            raise _explained(error, self._address) from error
         except (OSError, ValueError) as error:
             raise _explained(error, self._address) from error
-        await self._accept()
-        self._ping_later()
+        return True
+
+    def _server_certificate(self) -> bytes:
+        transport = cast(asyncio.Transport, self._transport)
+        secured = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
+        return cast(bytes, secured.getpeercert(binary_form=True))
 
     async def _accept(self) -> None:
         """Returns when the broker has accepted us."""
@@ -222,7 +221,9 @@ class Connection(asyncio.Protocol):
             if code != 0:
                 raise Unreachable(f"{self._address} refuses connections with code {code}.")
         elif self._ended.done():
-            raise CertificateRefused(self._address.zone)
+            raise CertificateRefused(
+                self._address.zone, expired=_CERTIFICATE_EXPIRED in self._alert
+            )
         else:
             raise Unreachable(f"{self._address} takes connections and then says nothing.")
 
@@ -232,7 +233,8 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is None:
             return
-        self._write(packets.DISCONNECT)
+        if self._has_spoken:
+            self._write(packets.DISCONNECT)
         self._transport.close()
         try:
             await asyncio.wait((self._ended,), timeout=_GOODBYE_S)
@@ -329,16 +331,6 @@ async def connected(address: Address) -> AsyncIterator[Connection]:
         await connection._close()
 
 
-def _matches(levels: Sequence[str], topic: Sequence[str]) -> bool:
-    """Whether a filter, cut into levels, covers the topic (MQTT 3.1.1, 4.7.1)."""
-    for index, level in enumerate(levels):
-        if level == "#":
-            return True
-        if index >= len(topic) or level not in ("+", topic[index]):
-            return False
-    return len(levels) == len(topic)
-
-
 def _explained(error: OSError | ValueError, address: Address) -> DeviceError:
     match error:
         case ssl.SSLCertVerificationError():
@@ -347,7 +339,7 @@ def _explained(error: OSError | ValueError, address: Address) -> DeviceError:
                 "Check the device's clock and the host name; if they are right, don't trust it.",
             )
         case ssl.SSLError(reason=str(reason)) if "ALERT" in reason:
-            return CertificateRefused(address.zone)
+            return CertificateRefused(address.zone, expired=_CERTIFICATE_EXPIRED in reason)
         case ssl.SSLError():
             return Unreachable(f"{address} doesn't speak TLS as it should: {error.reason}.")
         case OSError():

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from device_client import cli
-from device_client.transport import Connection, Watch
+from device_client.transport import Connection
+from device_client.watching import Watch
 
 DISK: Final = ("mkdir", "write", "fsync", "replace", "rename", "symlink", "unlink")
 NETWORK: Final = ((Connection, "subscribe"), (Connection, "publish"), (Watch, "next"))

@@ -6,7 +6,7 @@ import pytest
 
 from device_client.errors import ConnectionLost
 from device_client.packets import Publication
-from device_client.transport import MAX_WAITING, MAX_WAITING_BYTES, Watch
+from device_client.watching import MAX_WAITING, MAX_WAITING_BYTES, Watch
 
 
 def watch(*filters: str) -> tuple[Watch, "asyncio.Future[None]"]:

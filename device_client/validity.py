@@ -1,0 +1,134 @@
+"""Whether a server's certificate is in date, by more than the clock (docs/adr/0013)."""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from broker.protocol.messages import TrustBundle
+from device_client.answers import Grant, parse_chain
+from device_client.errors import KeyTooOld, ServerNotTrusted
+from device_client.timekeeping import Standing, Timekeeper
+
+log = logging.getLogger(__name__)
+
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
+_FRESH: Final = timedelta(days=1)
+"""A key that is older proves too little by its certificate's beginning."""
+_BACKDATING: Final = timedelta(minutes=10)
+"""How long before its issuance a certificate may begin."""
+
+
+class ServerDates:
+    """Judges the dates of one server's chain, which OpenSSL has verified in all but them."""
+
+    def __init__(self, trust: TrustBundle, timekeeper: Timekeeper) -> None:
+        """`trust` is what the chain was verified by."""
+        self._trust = trust
+        self._timekeeper = timekeeper
+        self._ends: datetime | None = None
+
+    def suit_the_clock(self) -> bool:
+        """Whether OpenSSL, which looks at the clock, may judge first."""
+        return self._timekeeper.standing() is Standing.BELIEVED
+
+    def may_differ(self, verify_code: int) -> bool:
+        """Whether there is more to say when OpenSSL has refused with this code."""
+        is_provable = self._trust.root is not None
+        return verify_code == _NOT_YET_VALID or (verify_code == _EXPIRED and is_provable)
+
+    def learn(self, certificate: bytes) -> None:
+        """OpenSSL was content with the server's certificate (DER): it isn't earlier than that."""
+        self._timekeeper.not_before(
+            x509.load_der_x509_certificate(certificate).not_valid_before_utc
+        )
+
+    def judge(self, certificate: bytes) -> bool:
+        """Whether the server's certificate (DER) is in date; if not, only the clock says so.
+
+        Raises:
+            ServerNotTrusted: it's over for certain, or there is no way to tell.
+        """
+        leaf = x509.load_der_x509_certificate(certificate)
+        anchor = self._anchor_of(leaf)
+        ends = min(leaf.not_valid_after_utc, anchor.not_valid_after_utc)
+        self._timekeeper.not_before(max(leaf.not_valid_before_utc, anchor.not_valid_before_utc))
+        if ends <= self._timekeeper.floor():
+            raise _over(ends)
+        if self._timekeeper.now() < ends:
+            return True
+        if self._trust.root is None:
+            raise ServerNotTrusted(
+                f"By this device's clock, the server's certificate expired at {ends}.",
+                "Set the device's clock; if it's right, the operator renews the certificate.",
+            )
+        log.warning("by the clock the server's certificate expired at %s: looking for proof", ends)
+        self._ends = ends
+        return False
+
+    def settle(self, grant: Grant, key_made_at: datetime | None) -> None:
+        """Takes the grant, which came over this connection, as evidence of the time.
+
+        On a provisional connection it must prove that the server's certificate isn't over: nobody
+        but our authority makes a certificate, and not before there is a key.
+
+        Args:
+            key_made_at: when the certified key was made, by this device's clock.
+
+        Raises:
+            ServerNotTrusted: it doesn't prove that, or the contrary.
+            KeyTooOld: it would if the key were fresh.
+        """
+        if self._ends is None:
+            self._timekeeper.not_before(grant.not_before)
+            return
+        if self._trust.root is None or not _leads_to(grant.chain, self._trust.root):
+            raise ServerNotTrusted(
+                "The server's certificate is over by this device's clock, and its answer proves "
+                "nothing.",
+                "Set the device's clock; if it's right, don't trust the server.",
+            )
+        reading = self._timekeeper.reading()
+        if key_made_at is None or not timedelta() <= reading - key_made_at <= _FRESH:
+            raise KeyTooOld("The server's certificate is over by this device's clock.")
+        if grant.not_before + _BACKDATING + (reading - key_made_at) >= self._ends:
+            self._timekeeper.not_before(grant.not_before)
+            raise _over(self._ends)
+        self._timekeeper.proven(grant.not_before)
+
+    def _anchor_of(self, leaf: x509.Certificate) -> x509.Certificate:
+        anchors = x509.load_pem_x509_certificates(self._trust.anchors.encode("ascii"))
+        issuers = [one for one in anchors if _is_issued(leaf, one)]
+        if not issuers:
+            raise ServerNotTrusted(
+                "The server's certificate isn't issued directly by an anchor, and its dates can't "
+                "be judged by this device's clock.",
+                "Set the device's clock.",
+            )
+        return max(issuers, key=lambda one: one.not_valid_after_utc)
+
+
+def _is_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _leads_to(chain_pem: str, root_pem: str) -> bool:
+    """Whether the chain, whose links are verified, ends at or right below this root."""
+    last = parse_chain(chain_pem)[-1]
+    root = x509.load_pem_x509_certificate(root_pem.encode("ascii"))
+    return last == root or _is_issued(last, root)
+
+
+def _over(ends: datetime) -> ServerNotTrusted:
+    return ServerNotTrusted(
+        f"The server's certificate expired at {ends}.",
+        "The operator renews the broker's certificate.",
+    )

@@ -1,0 +1,1 @@
+"""The device's updates, one part at a time."""
