@@ -32,6 +32,7 @@ class UpdateCode(StrEnum):
     SIGNATURES_MISSING = "signatures_missing"
     KEY_NEEDLESS = "key_needless"
     KEY_MISSING = "update_key_missing"
+    KEY_UNUSABLE = "update_key_unusable"
     THRESHOLD_INVALID = "threshold_invalid"
     VERIFICATION_FAILED = "update_verification_failed"
 

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from securesystemslib.signer import Key
+
+from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.clock import SystemClock
-from broker.adapters.updates import ceremonies, staging
+from broker.adapters.updates import ceremonies, keys, staging
 from broker.adapters.updates.ceremonies import KeySet, RootChange
 from broker.adapters.updates.drafts import Drafting
 from broker.adapters.updates.failures import translated
+from broker.adapters.updates.images import measure
+from broker.adapters.updates.keys import ALGORITHMS
 from broker.adapters.updates.layout import UpdateFolders
 from broker.adapters.updates.lifetimes import read_lifetimes
 from broker.adapters.updates.locking import held
-from broker.adapters.updates.online import forget_keys
+from broker.adapters.updates.online import ONLINE_ROLES, forget_keys
 from broker.adapters.updates.published import Published, load_published
 from broker.adapters.updates.publishing import Publisher, clear_away
 from broker.adapters.updates.repository import HomeUpdateRepository
@@ -28,7 +33,17 @@ from broker.core.update_views import RepositoryView, StagedRole
 from broker.ports import Clock
 from broker.update_ports import UpdateCode, UpdateError
 
-__all__ = ["KeyReference", "KeySet", "NewImage", "RootChange", "UpdateDesk"]
+__all__ = [
+    "ALGORITHMS",
+    "ONLINE_ROLES",
+    "ExportedStaging",
+    "Key",
+    "KeyReference",
+    "KeySet",
+    "NewImage",
+    "RootChange",
+    "UpdateDesk",
+]
 
 UPDATES = "updates"
 """The folder in the home."""
@@ -66,6 +81,14 @@ class UpdateDesk:
     def folders(self) -> UpdateFolders:
         return UpdateFolders(self.home.path / UPDATES)
 
+    def require_none(self) -> None:
+        """Returns when the home has no repository: keys made for a second one would be in vain.
+
+        Raises:
+            UpdateError: REPOSITORY_EXISTS.
+        """
+        ceremonies.refuse_existing(self.folders)
+
     def create(
         self, root: KeySet, targets: KeySet, lifetimes: Lifetimes, algorithm: str
     ) -> tuple[StagedRole, ...]:
@@ -88,8 +111,11 @@ class UpdateDesk:
             return self._stage(found, staging.add_image(found.drafting, self.folders, new))
 
     def revoke(self, named: str, reason: str) -> tuple[tuple[StagedRole, ...], list[str]]:
-        """Stages a model's role without a target; what is staged, and the paths taken out."""
+        """Stages a model's role without the targets of a path, a SHA-256, or a file's content;
+        what is staged, and the paths taken out."""
         with self._open() as found:
+            if Path(named).is_file():
+                named = measure(Path(named)).sha256
             staged, paths = staging.revoke_image(found.drafting, named, reason)
             return self._stage(found, staged), paths
 
@@ -203,6 +229,38 @@ class ExportedStaging:
             made = sign(staged, published, open_signers(references, published, staged))
             staging.save_exported(self.folder, staged)
             return made
+
+
+def new_key(path: Path, algorithm: str, passphrase: bytes | None) -> Key:
+    """Makes a key file (0600), and its public half beside it (`.pub`).
+
+    Raises:
+        UpdateError: FILE_UNWRITABLE, also when the file exists; KEY_UNUSABLE.
+    """
+    with translated():
+        return keys.new_key_file(path, algorithm, passphrase)
+
+
+def public_key(path: Path) -> Key:
+    """The public key in a `.pub` file.
+
+    Raises:
+        UpdateError: FILE_UNREADABLE or KEY_UNUSABLE.
+    """
+    with translated():
+        return keys.read_public(path)
+
+
+def needs_passphrase(reference: str) -> bool:
+    """Whether a private key is an encrypted file.
+
+    Raises:
+        UpdateError: FILE_UNREADABLE.
+    """
+    if keys.is_uri(reference):
+        return False
+    with translated():
+        return b"ENCRYPTED" in read_file(Path(reference))  # RFC 7468, 11
 
 
 def update_desk(home: MusterHome, passphrase: bytes | None) -> UpdateDesk:

@@ -87,12 +87,7 @@ def create_repository(
     """
     root.checked("root")
     targets.checked("targets")
-    if folders.path.exists():
-        raise UpdateError(
-            UpdateCode.REPOSITORY_EXISTS,
-            f"{folders.path} exists",
-            "go on with 'muster update status'; a repository that devices know can't be remade",
-        )
+    refuse_existing(folders)
     draft = UpdateFolders(folders.path.with_name(f".updates.{secrets.token_hex(8)}"))
     try:
         _make_folders(draft)
@@ -108,6 +103,20 @@ def create_repository(
         sync_folder(folders.path.parent)
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def refuse_existing(folders: UpdateFolders) -> None:
+    """Returns when there is no repository.
+
+    Raises:
+        UpdateError: REPOSITORY_EXISTS.
+    """
+    if folders.path.exists():
+        raise UpdateError(
+            UpdateCode.REPOSITORY_EXISTS,
+            f"{folders.path} exists",
+            "go on with 'muster update status'; a repository that devices know can't be remade",
+        )
 
 
 def rotate_root(

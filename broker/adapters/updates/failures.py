@@ -21,7 +21,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except AuthorityError as error:
-        code = _OF_FILES.get(error.code, UpdateCode.KEY_MISSING)
+        code = _OF_FILES.get(error.code, UpdateCode.KEY_UNUSABLE)
         raise UpdateError(code, error.message, error.remedy) from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -17,7 +17,7 @@ from broker.settings import SETTINGS_FILE
 
 _ORDER = [
     *("init", "claim-cert", "group", "enroll", "up"),
-    *("devices", "rotate", "events", "doctor", "renew", "migrate", "demo"),
+    *("devices", "rotate", "update", "events", "doctor", "renew", "migrate", "demo"),
 ]
 DEBUG = "MUSTER_DEBUG"
 _REMEDIES = {

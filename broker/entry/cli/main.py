@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.entry.cli import (
+    ca_rollover,
     claim_certs,
     demo,
     devices,
@@ -19,6 +20,7 @@ from broker.entry.cli import (
     init,
     rotate,
     up,
+    update,
 )
 from broker.entry.cli.failures import Commands
 from broker.entry.cli.options import Common
@@ -40,6 +42,8 @@ program.add_typer(groups.commands, name="group")
 program.add_typer(enroll.commands, name="enroll")
 program.add_typer(devices.commands, name="devices")
 program.add_typer(rotate.commands, name="rotate")
+program.add_typer(ca_rollover.commands_of_ca(), name="ca")
+program.add_typer(update.commands, name="update")
 program.command("events")(events.events)
 program.command("doctor")(doctor.doctor)
 program.command("up")(up.up)

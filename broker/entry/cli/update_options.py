@@ -1,0 +1,20 @@
+"""What the commands about updates share."""
+
+from typing import Annotated
+
+import typer
+
+from broker.entry.cli.options import common
+from broker.updating import UpdateDesk, update_desk
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+def update_desk_of(context: typer.Context) -> UpdateDesk:
+    """The repository in the home that the command line names.
+
+    Raises:
+        Problem: there is no home, or its settings or the passphrase file can't be used.
+    """
+    installation = common(context).installation()
+    return update_desk(installation.home, installation.passphrase)
