@@ -19,8 +19,10 @@ class Phase(StrEnum):
 
     INTRODUCING = "introducing"
     """The broker is to trust both; nothing is issued by the new one yet."""
+    SWITCHING = "switching"
+    """Both are trusted, and the service is to issue by the new one."""
     MOVING = "moving"
-    """Both are trusted, the new one issues, and devices move."""
+    """The old one issues nothing any more, and devices move."""
     LEAVING = "leaving"
     """The broker is to forget the old one."""
     DONE = "done"
@@ -30,7 +32,7 @@ class Step(StrEnum):
     """What moves a rollover on."""
 
     IN_FORCE = "in_force"
-    """The service has had the broker read what the phase asks for."""
+    """The service does what the phase asks for, and the broker has read it."""
     FINISH = "finish"
     CANCEL = "cancel"
 
@@ -67,13 +69,14 @@ class RolloverError(Exception):
 
 
 _NEXT: Final = {
-    (Phase.INTRODUCING, Step.IN_FORCE): Phase.MOVING,
+    (Phase.INTRODUCING, Step.IN_FORCE): Phase.SWITCHING,
+    (Phase.SWITCHING, Step.IN_FORCE): Phase.MOVING,
     (Phase.MOVING, Step.FINISH): Phase.LEAVING,
     (Phase.LEAVING, Step.IN_FORCE): Phase.DONE,
     # The new one has issued nothing, so there is nobody to move back.
     (Phase.INTRODUCING, Step.CANCEL): Phase.LEAVING,
-    # As at the start: both are trusted, but the one that is returned to doesn't issue yet.
-    (Phase.MOVING, Step.CANCEL): Phase.INTRODUCING,
+    (Phase.SWITCHING, Step.CANCEL): Phase.SWITCHING,
+    (Phase.MOVING, Step.CANCEL): Phase.SWITCHING,
 }
 
 

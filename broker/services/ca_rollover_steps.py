@@ -20,6 +20,7 @@ from broker.services.revoking import FLEET_CRL_WANTED
 _TELL_AGAIN_S: Final = 600.0
 """Whoever claimed just before the switch, or was suspended, is told with the next campaign."""
 _NEWS: Final = {
+    Phase.SWITCHING: "is trusted by the fleet's broker, and is to issue",
     Phase.MOVING: "issues, and devices are told to move to it",
     Phase.DONE: "is the only one that counts",
 }
@@ -43,12 +44,13 @@ class CaRolloverSteps:
         known = await self._registry.read(lambda tx: tx.ca_rollover())
         if known is None or in_force(known) != self._crl.trusted_in_force:
             return None
-        if known.phase in (Phase.INTRODUCING, Phase.LEAVING):
-            self._told_at = self._clock.monotonic()
-            return await self._registry.write(lambda tx: self._step(tx, known))
         if known.phase is Phase.MOVING:
             await self._tell_again(known)
-        return None
+            return None
+        if known.phase is Phase.DONE:
+            return None
+        self._told_at = self._clock.monotonic()
+        return await self._registry.write(lambda tx: self._step(tx, known))
 
     def _step(self, tx: WriteTransaction, known: Rollover) -> Phase | None:
         if tx.ca_rollover() != known:

@@ -45,17 +45,7 @@ class Common:
         Raises:
             Problem: PASSPHRASE_INVALID or FILE_UNREADABLE.
         """
-        if self.passphrase_file is None:
-            return None
-        text = _read(self.passphrase_file).rstrip(b"\r\n")
-        if not 0 < len(text) <= MAX_PASSPHRASE:
-            raise Problem(
-                ProblemCode.PASSPHRASE_INVALID,
-                f"'{self.passphrase_file}' doesn't hold a passphrase of 1 to "
-                f"{MAX_PASSPHRASE} bytes.",
-                "Write the passphrase into it, on one line.",
-            )
-        return text
+        return None if self.passphrase_file is None else read_passphrase(self.passphrase_file)
 
     def installation(self) -> Installation:
         """The installation, with its settings checked.
@@ -84,6 +74,22 @@ def with_registry(
             return await work(registry)
 
     return asyncio.run(run())
+
+
+def read_passphrase(path: Path) -> bytes:
+    """What a passphrase file holds, without the newline at its end.
+
+    Raises:
+        Problem: PASSPHRASE_INVALID or FILE_UNREADABLE.
+    """
+    text = _read(path).rstrip(b"\r\n")
+    if not 0 < len(text) <= MAX_PASSPHRASE:
+        raise Problem(
+            ProblemCode.PASSPHRASE_INVALID,
+            f"'{path}' doesn't hold a passphrase of 1 to {MAX_PASSPHRASE} bytes.",
+            "Write the passphrase into it, on one line.",
+        )
+    return text
 
 
 def _read(path: Path) -> bytes:

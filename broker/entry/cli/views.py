@@ -17,6 +17,7 @@ from broker.core.records import (
     LockOut,
 )
 from broker.protocol.names import GroupName
+from broker.services.ca_rollover import Standing
 from broker.services.device_acts import Acted
 from broker.services.lock_out import milliseconds
 
@@ -149,6 +150,25 @@ def campaign_json(campaign: Campaign) -> Json:
         "withdrawn": campaign.withdrawn,
         "created_at": campaign.created_at,
         "ended_at": campaign.ended_at,
+    }
+
+
+def rollover_json(standing: Standing) -> Json:
+    """How far the operational authority's replacement is."""
+    rollover = standing.rollover
+    if rollover is None:
+        return {"phase": None}
+    campaign = standing.campaign
+    return {
+        "phase": rollover.phase,
+        "old": rollover.old,
+        "new": rollover.new,
+        "cancelled": rollover.is_return,
+        "moved": standing.moved,
+        "left": standing.left,
+        "left_names": standing.left_names,
+        "campaign": None if campaign is None else campaign_json(campaign),
+        "started_at": rollover.started_at,
     }
 
 

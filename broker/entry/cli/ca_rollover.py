@@ -1,0 +1,235 @@
+"""`muster ca rollover`: replace the operational authority while the fleet lives on."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from broker.authorities import RootKey, check_start, start_rollover
+from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
+from broker.core.campaign import CampaignState
+from broker.core.campaign_pace import MAX_PER_MINUTE
+from broker.entry.cli.options import (
+    DryRunOption,
+    JsonOption,
+    common,
+    read_passphrase,
+    with_registry,
+)
+from broker.entry.cli.output import advance, emit, note, progress, table
+from broker.entry.cli.views import rollover_json, shown_time
+from broker.ports import Registry
+from broker.services.ca_rollover import CaRollovers, Pace, Standing
+
+commands = typer.Typer(
+    help="Replace the operational authority while the fleet lives on.", no_args_is_help=True
+)
+
+_PAUSE_S: Final = 0.5
+_SHOWN: Final = 20
+
+RootKeyOption = Annotated[
+    Path | None,
+    typer.Option("--root-key", metavar="FILE", help="The root's key, if it isn't in the home."),
+]
+RootPassphraseOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What opens the root's key, if that is another passphrase."),
+]
+
+
+def commands_of_ca() -> typer.Typer:
+    """`muster ca`, which has this one subject so far."""
+    ca = typer.Typer(help="Look after the installation's authorities.", no_args_is_help=True)
+    ca.add_typer(commands, name="rollover")
+    return ca
+
+
+@commands.command("start")
+def start(
+    context: typer.Context,
+    root_key: RootKeyOption = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    per_minute: Annotated[
+        int, typer.Option(min=1, max=MAX_PER_MINUTE, help="How many devices move in a minute.")
+    ] = PER_MINUTE,
+    wave: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many first; more once nine in ten of them have moved."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new authority; the service has the broker trust both, then moves the devices."""
+    installation = common(context).installation()
+    passphrase = installation.passphrase
+    if root_passphrase_file is not None:
+        passphrase = read_passphrase(root_passphrase_file)
+    root, pace = RootKey(root_key, passphrase), Pace(per_minute, wave)
+    act = check_start if dry_run else start_rollover
+    standing = with_registry(installation, lambda registry: act(installation, registry, pace, root))
+    _show(standing, as_json)
+    if dry_run:
+        note("Nothing was changed; the keys are there and open.")
+
+
+@commands.command("status")
+def status(
+    context: typer.Context,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait until all devices have moved, or it's over.")
+    ] = False,
+    left: Annotated[bool, typer.Option("--left", help="And list the devices that are left.")] = (
+        False
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """How far it is, and who is left."""
+    installation = common(context).installation()
+
+    async def look(registry: Registry) -> Standing:
+        rollovers = CaRollovers(registry, installation.clock)
+        return await (_watch(rollovers) if watch else rollovers.standing())
+
+    standing = with_registry(installation, look)
+    _show(standing, as_json)
+    if left and not as_json:
+        table(("left",), [(name,) for name in standing.left_names])
+        if standing.left > len(standing.left_names):
+            note(f"These are the first {len(standing.left_names):,}.")
+
+
+@commands.command("pause")
+def pause(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Tell no other device to move for now; both authorities stay trusted."""
+    installation = common(context).installation()
+    _show(
+        with_registry(installation, lambda r: CaRollovers(r, installation.clock).pause()), as_json
+    )
+
+
+@commands.command("resume")
+def resume(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Go on; where all devices have been told, tell those anew that are left."""
+    installation = common(context).installation()
+    _show(
+        with_registry(installation, lambda r: CaRollovers(r, installation.clock).resume()), as_json
+    )
+
+
+@commands.command("finish")
+def finish(
+    context: typer.Context,
+    abandon: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many devices may be left; each is locked out until it recovers."
+        ),
+    ] = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End the trust in the old authority, once nobody is left with it alone."""
+    installation = common(context).installation()
+
+    async def act(registry: Registry) -> Standing:
+        rollovers = CaRollovers(registry, installation.clock)
+        return await (rollovers.standing() if dry_run else rollovers.finish(abandon))
+
+    standing = with_registry(installation, act)
+    _show(standing, as_json)
+    if dry_run:
+        note(f"{standing.left:,} devices would be locked out. Nothing was changed.")
+        _name_left(standing)
+
+
+@commands.command("cancel")
+def cancel(
+    context: typer.Context, dry_run: DryRunOption = False, as_json: JsonOption = False
+) -> None:
+    """Go back to the authority that was there before; who has moved moves back."""
+    installation = common(context).installation()
+
+    async def act(registry: Registry) -> Standing:
+        rollovers = CaRollovers(registry, installation.clock)
+        return await (rollovers.standing() if dry_run else rollovers.cancel())
+
+    standing = with_registry(installation, act)
+    _show(standing, as_json)
+    if dry_run:
+        note(f"{standing.moved:,} devices would move back. Nothing was changed.")
+
+
+async def _watch(rollovers: CaRollovers) -> Standing:
+    """Moves a bar until nobody is left, or there is nothing to wait for."""
+    standing = await rollovers.standing()
+    with progress("devices moved", standing.moved + standing.left or None) as bar:
+        shown = 0
+        while True:
+            bar.update(bar.task_ids[0], total=standing.moved + standing.left or None)
+            advance(bar, standing.moved - shown)
+            shown = standing.moved
+            if _is_at_rest(standing):
+                return standing
+            await asyncio.sleep(_PAUSE_S)
+            standing = await rollovers.standing()
+
+
+def _is_at_rest(standing: Standing) -> bool:
+    rollover = standing.rollover
+    if rollover is None or rollover.phase is Phase.DONE:
+        return True
+    return rollover.phase is Phase.MOVING and standing.left == 0
+
+
+def _show(standing: Standing, as_json: bool) -> None:
+    if as_json:
+        emit(rollover_json(standing))
+        return
+    rollover = standing.rollover
+    if rollover is None:
+        note("There never was a rollover. Start one with 'muster ca rollover start'.")
+        return
+    fields = {
+        "phase": rollover.phase.value,
+        "direction": "back (cancelled)" if rollover.is_return else "forward",
+        "from": f"authority {rollover.old}",
+        "to": f"authority {rollover.new}",
+        "moved": f"{standing.moved:,} of {standing.moved + standing.left:,} devices",
+        "left": f"{standing.left:,}",
+        "campaign": _campaign(standing),
+        "started": shown_time(rollover.started_at),
+    }
+    table(("field", "value"), list(fields.items()), title="CA rollover")
+    note(_next(rollover, standing))
+
+
+def _campaign(standing: Standing) -> str:
+    campaign = standing.campaign
+    return "-" if campaign is None else f"{campaign.id}, {campaign.state}"
+
+
+def _name_left(standing: Standing) -> None:
+    if standing.left_names:
+        names = ", ".join(standing.left_names[:_SHOWN])
+        more = ", …" if standing.left > _SHOWN else ""
+        note(f"They are: {names}{more}")
+
+
+def _next(rollover: Rollover, standing: Standing) -> str:
+    match rollover.phase:
+        case Phase.INTRODUCING | Phase.SWITCHING:
+            return (
+                "The service has the fleet's broker trust both, then goes on by itself. If it "
+                "stays so, see that the service and the broker run: 'muster doctor'."
+            )
+        case Phase.LEAVING:
+            return "The service has the fleet's broker forget the old one, which ends it."
+        case Phase.DONE:
+            return f"It is over. ca/operational of authority {rollover.old} may be destroyed."
+    if standing.left == 0:
+        return "Nobody is left. Next: 'muster ca rollover finish'."
+    if standing.campaign is not None and standing.campaign.state is CampaignState.PAUSED:
+        return "Devices aren't told to move. Next: 'muster ca rollover resume'."
+    return "Devices move as they come online. Next: 'muster ca rollover status --watch'."
