@@ -23,7 +23,9 @@ from broker.ports import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 from broker.services.doctor import Finding, Level, examine_registry, registry_failed
+from broker.services.update_findings import examine_updates
 from broker.settings import BrokerKind, ZoneSettings
+from broker.updating import update_repository
 
 _LOW_DISK: Final = 256 * 1024 * 1024
 _NO_DISK: Final = 32 * 1024 * 1024
@@ -38,6 +40,8 @@ async def examine(installation: Installation) -> list[Finding]:
     findings = [_of_ca(home, finding) for finding in inspected]
     findings += await asyncio.to_thread(lambda: list(_examine_machine(home)))
     findings += await _examine_registry(installation)
+    repository = update_repository(home, installation.passphrase)
+    findings += await asyncio.to_thread(examine_updates, repository, now)
     findings += await asyncio.gather(*(_examine_broker(installation, zone) for zone in Zone))
     for zone in Zone:
         findings += await _examine_steering(installation, zone)

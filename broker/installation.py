@@ -6,7 +6,7 @@ import asyncio
 import tomllib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from broker.protocol.zones import Zone
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import SETTINGS_FILE, Settings, load_settings
+from broker.updating import update_repository
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ class HomeClaimAuthority:
         """Reads the authority's key, signs, and forgets the key."""
         issued = issue_claim_certificate(self.home, name, not_after, now, self.passphrase)
         trust = read_trust_bundle(self.home, TRUST_BUNDLE_VERSION)
-        bundle = make_bundle(issued, self.claim, trust)
+        first = update_repository(self.home, self.passphrase).files().get("1.root.json")
+        update_root = None if first is None else first.decode()
+        bundle = replace(make_bundle(issued, self.claim, trust), update_root=update_root)
         return NewClaim(bundle, issued.serial, issued.not_before, issued.not_after)
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:

@@ -1,0 +1,58 @@
+"""What is wrong, or soon will be, with the update repository."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from broker.core.metadata_lifetime import support_state
+from broker.services.doctor import Finding, Level
+from broker.update_ports import Lapse, PublishedTarget, UpdateError, UpdateRepository
+
+_REMEDIES: Final = {
+    "root": "Run 'muster update rotate-root', sign with the root keys, and publish.",
+    "snapshot": "The service signs it: see that it runs and that updates/keys/ has the key.",
+    "timestamp": "The service signs it: see that it runs and that updates/keys/ has the key.",
+}
+_OTHERWISE: Final = "Run 'muster update renew', sign with a targets key, and publish."
+
+
+def examine_updates(repository: UpdateRepository, now: datetime) -> list[Finding]:
+    """What lapses, and what has no support any more; nothing in a home without a repository."""
+    try:
+        if not repository.files():
+            return []
+        lapses, targets = repository.lapsing(now), repository.targets()
+    except UpdateError as error:
+        message = f"It can't be read: {error} ({error.code})."
+        return [Finding(Level.ERROR, "updates", "update repository", message, error.remedy)]
+    findings = [lapse_finding(lapse, now) for lapse in lapses]
+    if not findings:
+        message = f"Signed and fresh, with {len(targets):,} images."
+        findings = [Finding(Level.OK, "updates", "update repository", message)]
+    return [*findings, *_examine_support(targets, now)]
+
+
+def lapse_finding(lapse: Lapse, now: datetime) -> Finding:
+    """That a role's metadata expires soon, or has."""
+    at = f"{lapse.expires:%Y-%m-%d %H:%M}Z"
+    remedy = _REMEDIES.get(lapse.role, _OTHERWISE)
+    if lapse.expires <= now:
+        message = f"It expired at {at}: devices refuse every update."
+        return Finding(Level.ERROR, "updates", lapse.role, message, remedy)
+    message = f"It expires at {at}; devices refuse every update from then on."
+    return Finding(Level.WARNING, "updates", lapse.role, message, remedy)
+
+
+def _examine_support(targets: list[PublishedTarget], now: datetime) -> Iterator[Finding]:
+    for target in targets:
+        state = support_state(target.facts, now)
+        if state not in ("ended", "ending"):
+            continue
+        word = "ended" if state == "ended" else "ends"
+        yield Finding(
+            Level.WARNING,
+            "support",
+            target.path,
+            f"Its support {word} on {target.facts.support_until:%Y-%m-%d}.",
+            "Bring its devices to an image that is supported, or revoke it.",
+        )
