@@ -1,6 +1,7 @@
 """The composition root: the only place that knows every adapter, and joins them to the services."""
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
+from broker.services.assigning import Assigner
 from broker.services.blocks import BlockService
 from broker.services.ca_rollover_steps import CaRolloverSteps
 from broker.services.campaign_runner import CampaignRunner
@@ -49,8 +51,12 @@ from broker.services.outbox import Outbox
 from broker.services.recover import RecoverService
 from broker.services.refusals import RefusalLog
 from broker.services.renew import RenewService
+from broker.services.reports import ReportService
 from broker.services.retained import RetainedMessages
+from broker.services.rollout_director import Director
 from broker.services.superseded import SupersededService
+from broker.services.support import SupportWatch
+from broker.services.update_metadata import UpdateMetadata
 from broker.settings import BrokerKind, Settings
 
 _log = structlog.get_logger(__name__)
@@ -184,6 +190,7 @@ class Muster:
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
             Chore("ca-rollover", 0.2, ca_rollover.advance, longest_pause_s=5.0),
             Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
+            *self._update_chores(registry),
             Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
@@ -199,6 +206,18 @@ class Muster:
             await outbox.clear_sent()
         except RegistryError as error:  # then the next life publishes them again, to no harm
             _log.warning("outbox_not_cleared", error=str(error), remedy=error.remedy)
+
+    def _update_chores(self, registry: SqlRegistry) -> list[Chore]:
+        sources = self._settings.updates.sources
+        assigner = Assigner(registry, self._updates, self._clock, _new_nonce, sources)
+        director = Director(registry, self._updates, self._clock, assigner)
+        metadata = UpdateMetadata(registry, self._updates, self._clock)
+        support = SupportWatch(registry, self._clock, self._telemetry)
+        return [
+            Chore("rollouts", 0.2, director.advance, longest_pause_s=5.0),
+            Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
+            Chore("support", 60.0, support.look),
+        ]
 
     async def _announce(
         self,
@@ -246,6 +265,7 @@ class Muster:
                 self._clock,
                 TokenBuckets(limits.blocks_per_second, limits.blocks_burst),
             ),
+            reports=ReportService(registry, self._clock, _new_id),
         )
 
     @asynccontextmanager
@@ -332,6 +352,10 @@ async def _give_alarms(alarms: ClaimAlarms) -> None:
 
 def _new_id() -> str:
     return uuid.uuid4().hex
+
+
+def _new_nonce() -> str:
+    return secrets.token_hex(16)
 
 
 async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:

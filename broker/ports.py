@@ -402,6 +402,13 @@ class AlarmTelemetry(Protocol):
         """One more alarm of this kind about a claim certificate."""
 
 
+class SupportTelemetry(Protocol):
+    """Shows how many devices have been left behind."""
+
+    def unsupported(self, devices: int) -> None:
+        """So many devices run something whose support has ended."""
+
+
 class CrlFile(Protocol):
     """The file from which a zone's broker reads its CRL."""
 

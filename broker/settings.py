@@ -109,6 +109,15 @@ class HttpSettings(_Section):
     """Serves HTTP at this port when set; 0 lets the system choose (for tests)."""
 
 
+class UpdateSettings(_Section):
+    """How images reach devices."""
+
+    sources: tuple[Annotated[str, Field(pattern=r"^https?://\S{1,500}\Z")], ...] = ()
+    """URLs of folders that hold what `updates/repository/targets` holds (this service's own
+    `/updates/targets`, an object store, a CDN), the best first. They are named in assignments; a
+    device that gets nowhere with them, or is told none, asks for blocks over MQTT."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -121,6 +130,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
+    updates: UpdateSettings = UpdateSettings()
     metrics_port: Port | None = None
     """Serves Prometheus metrics on 127.0.0.1 at this port when set."""
 

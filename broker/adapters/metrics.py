@@ -1,6 +1,6 @@
 """What the service counts, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from broker.protocol.zones import Zone
 
@@ -23,6 +23,16 @@ class PrometheusTelemetry:
             ["alarm", "claim_certificate"],
             registry=self.registry,
         )
+
+        self._unsupported = Gauge(
+            "muster_devices_unsupported",
+            "Devices that run an image whose support has ended.",
+            registry=self.registry,
+        )
+
+    def unsupported(self, devices: int) -> None:
+        """So many devices run what is no longer supported."""
+        self._unsupported.set(devices)
 
     def alarm(self, alarm: str, claim_name: str) -> None:
         """One more alarm; claim certificates are the operator's, and few."""

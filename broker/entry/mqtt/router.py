@@ -26,7 +26,7 @@ from broker.protocol.topics import (
     answer_topic,
     parse_request,
 )
-from broker.protocol.updates import BlockRequest
+from broker.protocol.updates import BlockRequest, ReportRequest
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
 from broker.services.blocks import BlockService, PassingReply
@@ -36,6 +36,7 @@ from broker.services.outbox import Outbox
 from broker.services.recover import RecoverService
 from broker.services.refusals import RefusalLog
 from broker.services.renew import RenewService
+from broker.services.reports import ReportService
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Services:
     refusals: RefusalLog
     outbox: Outbox
     blocks: BlockService
+    reports: ReportService
 
 
 @dataclass
@@ -126,6 +128,9 @@ class Router:
             case Zone.FLEET, Operation.CONFIRM, DeviceOrigin() as device:
                 attempt.operation = Operation.CONFIRM
                 return lambda payload: self._confirm(device, payload)
+            case Zone.FLEET, Operation.REPORT, DeviceOrigin() as device:
+                attempt.operation = Operation.REPORT
+                return lambda payload: self._report(device, payload)
             case Zone.FLEET, Operation.BLOCK, DeviceOrigin() as device:
                 attempt.operation = Operation.BLOCK
                 return lambda payload: self._block(device, payload)
@@ -145,6 +150,9 @@ class Router:
 
     async def _confirm(self, origin: DeviceOrigin, payload: bytes) -> Reply:
         return await self._services.confirm.confirm(origin, codec.decode(payload, ConfirmRequest))
+
+    async def _report(self, origin: DeviceOrigin, payload: bytes) -> Reply:
+        return await self._services.reports.report(origin, codec.decode(payload, ReportRequest))
 
     async def _block(self, origin: DeviceOrigin, payload: bytes) -> PassingReply:
         return await self._services.blocks.block(origin, codec.decode(payload, BlockRequest))
