@@ -112,7 +112,7 @@ class HttpSettings(_Section):
 class UpdateSettings(_Section):
     """How images reach devices."""
 
-    sources: tuple[Annotated[str, Field(pattern=r"^https?://\S{1,500}\Z")], ...] = ()
+    sources: tuple[Annotated[str, Field(pattern=r"^https?://[!-~]{1,500}$")], ...] = ()
     """URLs of folders that hold what `updates/repository/targets` holds (this service's own
     `/updates/targets`, an object store, a CDN), the best first. They are named in assignments; a
     device that gets nowhere with them, or is told none, asks for blocks over MQTT."""
