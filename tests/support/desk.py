@@ -38,6 +38,7 @@ from broker.services.issuing import Issuing, Welcome
 from broker.services.lapse import LapseService
 from broker.services.recover import RecoverService
 from broker.services.renew import RenewService
+from broker.services.reports import ReportService
 from broker.services.superseded import SupersededService
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key
 from tests.support.operating import NOW, SetClock
@@ -78,6 +79,7 @@ class Desk:
         self.renewing = RenewService(self.registry, self.clock, issuing)
         self.superseding = SupersededService(self.registry, self.clock)
         self.confirming = ConfirmService(self.registry, self.clock, lambda: next(ids))
+        self.reporting = ReportService(self.registry, self.clock, lambda: next(ids))
         self.lapsing = LapseService(self.registry, self.clock)
 
     async def write(self, *changes: Any) -> None:

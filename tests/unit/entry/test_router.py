@@ -60,6 +60,7 @@ class Wired:
             self.refusals,
             Outbox(desk.registry, self),
             BlockService(desk.registry, images, desk.clock, TokenBuckets(1.0, 2)),
+            desk.reporting,
         )
         self.router = Router(self.services, self, self.telemetry)
 
@@ -240,3 +241,9 @@ async def test_blocks_have_a_bucket_of_their_own(wired: Wired) -> None:
     assert wired.outcomes == ["image_not_assigned", "image_not_assigned", "rate_limited"]
     await wired.router.handle(Zone.FLEET, "muster/v1/device/lamp-A1/confirm", b"")
     assert wired.outcomes[-1] == "payload_malformed"
+
+
+async def test_a_report_reaches_its_service_and_no_other_zone(wired: Wired) -> None:
+    await wired.router.handle(Zone.FLEET, "muster/v1/device/lamp-A1/report", b"{}")
+    await wired.router.handle(Zone.CLAIM, "muster/v1/device/lamp-A1/report", b"{}")
+    assert wired.outcomes == ["field_invalid", "operation_unknown"]
