@@ -5,7 +5,6 @@ the curve's size, Ed25519, RSA as PKCS#1 v1.5 with SHA-256.
 """
 
 import base64
-import binascii
 import hashlib
 from typing import Final
 
@@ -52,7 +51,7 @@ def verified_holder(pem: str, statement: bytes, signature: str) -> Fingerprint:
         raise Refused(Code.CERTIFICATE_MALFORMED)
     try:
         _verify(key, key_type, base64.b64decode(signature, validate=True), statement)
-    except (InvalidSignature, binascii.Error) as error:
+    except (InvalidSignature, ValueError) as error:
         raise Refused(Code.RECOVERY_SIGNATURE_INVALID) from error
     return Fingerprint(hashlib.sha256(der).hexdigest())
 

@@ -1,96 +1,99 @@
-"""Members that follow rotation orders by hand, and campaigns of a running installation."""
+"""Renewing and recovering at a desk, as the device that holds the keys."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import base64
+import hashlib
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
 
-from broker.adapters.clock import SystemClock
-from broker.app import open_registry
-from broker.core.campaign import (
-    Campaign,
-    CampaignId,
-    CampaignInput,
-    Rotation,
-    RotationState,
-    Selection,
-    SelectionKind,
-)
-from broker.ports import ReadTransaction
-from broker.protocol import codec
-from broker.protocol.messages import RotationOrder
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import NameOID
+
+from broker.core.records import Certificate, Reply
+from broker.protocol import codec, limits
+from broker.protocol.codes import Code, Refused
+from broker.protocol.messages import EnrollAccepted, RecoverRequest, RenewRequest
 from broker.protocol.names import DeviceId
-from broker.protocol.topics import Desired, desired_topic
-from broker.protocol.zones import Zone
-from broker.services import campaigns
-from broker.services.campaigns import Wanted
-from tests.support.csrs import fresh_key
-from tests.support.members import Holder, as_client, connected, join, prove
-from tests.support.peers import peer
-from tests.support.stack import Stack
-
-FAST = 6000
-"""Orders a minute: each of a few devices has its own at once."""
-EVERYONE = Selection(SelectionKind.ALL)
+from broker.protocol.statements import recovery_statement
+from broker.protocol.topics import ClaimOrigin, DeviceOrigin
+from tests.support.csrs import PrivateKey, csr_pem, der_of
+from tests.support.desk import ORIGIN, Desk
+from tests.support.operating import NOW
 
 
-async def members(stack: Stack, place: Path, *serials: str) -> list[Holder]:
-    """Devices that are members; their serial numbers are put on the list."""
-    await stack.installation.enroll(serials)
-    return [await join(stack, place, serial) for serial in serials]
+async def renew(desk: Desk, key: PrivateKey, device: str = "lamp-A1", **changes: Any) -> Reply:
+    """Asks for a certificate for `key`, over the device's connection."""
+    fields = {"request_id": "r3", "csr": csr_pem(key)}
+    origin = DeviceOrigin(DeviceId(device))
+    return await desk.renewing.renew(origin, RenewRequest(**{**fields, **changes}))
 
 
-async def start_campaign(
-    stack: Stack, selection: Selection = EVERYONE, per_minute: int = FAST, wave: int | None = None
-) -> CampaignId:
-    """Puts it into the registry; the service takes it up when it runs."""
-    wanted = Wanted(selection, per_minute, wave, "a test")
-    async with open_registry(stack.home, stack.installation.settings) as registry:
-        return (await campaigns.start(registry, SystemClock(), wanted)).id
+async def recover(
+    desk: Desk,
+    old: PrivateKey,
+    key: PrivateKey,
+    certificate: Certificate,
+    origin: ClaimOrigin = ORIGIN,
+    **changes: Any,
+) -> Reply:
+    """Asks for a certificate for `key`, proving `certificate` by the key `old`."""
+    csr = csr_pem(key)
+    fields = {
+        "request_id": "r4",
+        "csr": csr,
+        "certificate": certificate.pem,
+        "signature": signature(old, "r4", csr),
+    }
+    return await desk.recovering.recover(origin, RecoverRequest(**{**fields, **changes}))
 
 
-async def change_campaign(stack: Stack, number: CampaignId, happens: CampaignInput) -> None:
-    """Pauses, resumes or cancels it."""
-    async with open_registry(stack.home, stack.installation.settings) as registry:
-        await campaigns.change(registry, SystemClock(), number, happens)
+async def rotate(desk: Desk, key: PrivateKey, device: str = "lamp-A1") -> Certificate:
+    """Renews and confirms; the new certificate as the registry has it then."""
+    await renew(desk, key, device)
+    newest = (await desk.certificates(device))[-1]
+    await desk.confirm(device, newest.certificate_sha256)
+    return (await desk.certificates(device))[-1]
 
 
-async def campaign(stack: Stack, number: CampaignId) -> Campaign:
-    """How far it is."""
-    async with open_registry(stack.home, stack.installation.settings) as registry:
-        return await campaigns.find(registry, number)
+def accepted(reply: Reply) -> EnrollAccepted:
+    """The answer as the device reads it."""
+    return codec.decode(reply.payload, EnrollAccepted, limits.MAX_ANSWER)
 
 
-async def rotations(stack: Stack, number: CampaignId) -> dict[DeviceId, Rotation]:
-    """All its devices."""
-
-    def work(view: ReadTransaction) -> dict[DeviceId, Rotation]:
-        pages = (view.rotations(number, state, "", 10_000) for state in RotationState)
-        return {row.device_id: row for page in pages for row in page}
-
-    async with open_registry(stack.home, stack.installation.settings) as registry:
-        return await registry.read(work)
+async def code_of(asking: Awaitable[object]) -> Code:
+    """Why it's refused."""
+    with pytest.raises(Refused) as refused:
+        await asking
+    return refused.value.code
 
 
-async def next_order(
-    stack: Stack, holder: Holder, place: Path, within: float = 10.0
-) -> RotationOrder:
-    """The order that is retained for the device, or comes while it's connected."""
-    client = as_client(stack, holder, place)
-    async with peer(stack.ports[Zone.FLEET], client) as connection:
-        await connection.hear(desired_topic(holder.device_id, Desired.ROTATION))
-        heard = await connection.next(within)
-    return codec.decode(heard.payload, RotationOrder)
+def signature(key: PrivateKey, request_id: str, csr: str) -> str:
+    """A recovery's signature by a key of any type, as the wire wants it."""
+    statement = recovery_statement(request_id, hashlib.sha256(der_of(csr)).hexdigest())
+    return base64.b64encode(sign(key, statement)).decode()
 
 
-async def follow(stack: Stack, holder: Holder, place: Path) -> Holder:
-    """Waits for the order, renews with it, and proves what it got."""
-    order = await next_order(stack, holder, place)
-    key = fresh_key()
-    async with connected(stack, holder, place) as connection:
-        renewed = holder.given(key, await connection.renew(key, order=order.version))
-    await prove(stack, renewed, place)
-    return renewed
+def self_signed(key: PrivateKey, name: str = "anybody") -> x509.Certificate:
+    """Anybody can make one; the registry says whether it counts."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1)
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=90))
+    plain = isinstance(key, ed25519.Ed25519PrivateKey)
+    return builder.sign(key, None if plain else hashes.SHA256())
 
 
-async def follow_all(stack: Stack, holders: Sequence[Holder], place: Path) -> list[Holder]:
-    """Each of them does, one after the other."""
-    return [await follow(stack, holder, place) for holder in holders]
+def sign(key: PrivateKey, statement: bytes) -> bytes:
+    """A signature by a key of any type that Muster knows."""
+    match key:
+        case ec.EllipticCurvePrivateKey():
+            digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
+            return key.sign(statement, ec.ECDSA(digest))
+        case ed25519.Ed25519PrivateKey():
+            return key.sign(statement)
+        case rsa.RSAPrivateKey():
+            return key.sign(statement, padding.PKCS1v15(), hashes.SHA256())
+        case _:
+            raise ValueError(key)

@@ -1,0 +1,279 @@
+"""A renewal, from the request to all that one commit makes durable; and the old one's grace."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
+from broker.core.records import EventKind, Reprovision, RevocationReason, RotationKey
+from broker.protocol.codes import Code
+from broker.protocol.zones import Zone
+from broker.services import superseded
+from broker.services.device_acts import Wanted, act_on
+from tests.support.csrs import fresh_key
+from tests.support.desk import CONFIRM_WITHIN, Desk
+from tests.support.records import a_group
+from tests.support.rotating import accepted, code_of, renew, rotate
+
+GRACE = timedelta(hours=1)
+REST = timedelta(seconds=60)
+WANTED = ("counter", "crl.fleet.wanted")
+
+
+async def states(desk: Desk) -> list[CertificateState]:
+    return [c.state for c in await desk.certificates()]
+
+
+async def test_a_renewed_certificate_waits_beside_the_one_in_use(desk: Desk) -> None:
+    old = await desk.join("A1")
+    reply = await renew(desk, fresh_key(), order=4)
+    answer = accepted(reply)
+    kept, new = await desk.certificates()
+    assert kept == old
+    assert (new.state, new.claim_name, new.rotation_order) == (CertificateState.ISSUED, None, 4)
+    assert (await desk.device()).state is DeviceState.ROTATING
+    assert answer.certificate_chain.startswith(new.pem)
+    assert answer.confirm_by == new.confirm_by
+    assert (reply.zone, reply.topic) == (Zone.FLEET, "muster/v1/device/lamp-A1/renew/accepted")
+    assert reply in await desk.replies()
+    assert await desk.counts() == (1, 1)
+    event = (await desk.events())[-1]
+    assert (event.kind, event.device_id) == (EventKind.RENEWAL_ACCEPTED, "lamp-A1")
+    assert event.detail == f"certificate {new.serial}, order 4"
+
+
+async def test_the_same_key_gets_the_same_certificate_and_its_time_again(desk: Desk) -> None:
+    await desk.join("A1")
+    key = fresh_key()
+    first = accepted(await renew(desk, key))
+    desk.clock.at += CONFIRM_WITHIN * 0.9
+    second = accepted(await renew(desk, key, order=2))
+    assert second.certificate_chain == first.certificate_chain
+    assert second.confirm_by == desk.clock.at + CONFIRM_WITHIN
+    _, new = await desk.certificates()
+    assert new.rotation_order == 2
+    third = await renew(desk, key, order=1)
+    assert (await desk.certificates())[-1].rotation_order == 2
+    assert accepted(third).certificate_chain == first.certificate_chain
+
+
+async def test_fifty_requests_at_once_make_one_certificate(desk: Desk) -> None:
+    await desk.join("A1")
+    key = fresh_key()
+    replies = await asyncio.gather(*(renew(desk, key) for _ in range(50)))
+    assert len({accepted(reply).certificate_chain for reply in replies}) == 1
+    assert len(await desk.certificates()) == 2
+
+
+async def test_the_old_one_is_good_until_its_grace_is_over_and_not_for_longer(desk: Desk) -> None:
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    old, new = await desk.certificates()
+    assert (old.state, new.state) == (CertificateState.SUPERSEDED, CertificateState.ACTIVE)
+    assert old.grace_until == desk.clock.at + GRACE
+    assert await desk.read(*WANTED) == 0
+    desk.clock.at += GRACE - timedelta(microseconds=1)
+    assert await desk.superseding.revoke_superseded() == 0
+    assert old.is_live(desk.clock.at)
+    desk.clock.at += timedelta(microseconds=1)
+    assert not old.is_live(desk.clock.at)
+    assert await desk.superseding.revoke_superseded() == 1
+    old, new = await desk.certificates()
+    assert (old.state, old.revoked_for) == (
+        CertificateState.REVOKED,
+        RevocationReason.SUPERSEDED,
+    )
+    assert new.is_live(desk.clock.at)
+    assert await desk.read(*WANTED) == 1
+    (owed,) = await desk.read("lock_outs_of", "lamp-A1")
+    assert (owed.act, owed.serials, owed.crl_wanted) == (DeviceInput.CONFIRM, (old.serial,), 1)
+    assert await desk.counts() == (1, 1)
+
+
+async def test_what_is_over_within_a_minute_shares_a_crl(desk: Desk) -> None:
+    for number in range(1, 6):
+        await desk.join(f"A{number}")
+        await rotate(desk, fresh_key(), f"lamp-A{number}")
+        desk.clock.at += timedelta(seconds=1)
+    desk.clock.at += GRACE - timedelta(seconds=4)
+    assert await desk.superseding.revoke_superseded() == 2
+    for _ in range(59):
+        desk.clock.at += timedelta(seconds=1)
+        assert await desk.superseding.revoke_superseded() == 0
+    desk.clock.at += timedelta(seconds=1)
+    assert await desk.superseding.revoke_superseded() == 3
+    assert await desk.read(*WANTED) == 2
+
+
+async def test_more_than_a_batch_holds_doesn_t_wait_for_a_minute(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(superseded, "BATCH", 2)
+    for number in range(1, 4):
+        await desk.join(f"A{number}")
+        await rotate(desk, fresh_key(), f"lamp-A{number}")
+    desk.clock.at += GRACE
+    assert await desk.superseding.revoke_superseded() == 2
+    desk.clock.at += timedelta(seconds=10)
+    assert await desk.superseding.revoke_superseded() == 1
+
+
+async def test_the_group_says_how_long_the_grace_is(desk: Desk) -> None:
+    await desk.write(("save_group", a_group(rotation_grace=timedelta())))
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    assert await desk.superseding.revoke_superseded() == 1
+    assert await states(desk) == [CertificateState.REVOKED, CertificateState.ACTIVE]
+
+
+async def test_the_old_one_can_t_be_confirmed_again_but_the_device_can_still_renew(
+    desk: Desk,
+) -> None:
+    old = await desk.join("A1")
+    await rotate(desk, fresh_key())
+    refused = desk.confirm("lamp-A1", old.certificate_sha256)
+    assert await code_of(refused) is Code.CERTIFICATE_SUPERSEDED
+    await rotate(desk, fresh_key())
+    assert await states(desk) == [
+        CertificateState.SUPERSEDED,
+        CertificateState.SUPERSEDED,
+        CertificateState.ACTIVE,
+    ]
+
+
+async def test_a_later_rotation_doesn_t_lengthen_an_earlier_grace(desk: Desk) -> None:
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    before = (await desk.certificates())[0].grace_until
+    desk.clock.at += GRACE / 2
+    await rotate(desk, fresh_key())
+    assert (await desk.certificates())[0].grace_until == before
+
+
+async def test_a_key_that_is_given_up_loses_its_certificate_without_a_crl_of_its_own(
+    desk: Desk,
+) -> None:
+    old = await desk.join("A1")
+    await renew(desk, fresh_key())
+    await rotate(desk, fresh_key())
+    kept, lost, new = await desk.certificates()
+    assert (kept.serial, kept.state) == (old.serial, CertificateState.SUPERSEDED)
+    assert (lost.state, lost.grace_until) == (CertificateState.SUPERSEDED, desk.clock.at)
+    assert new.state is CertificateState.ACTIVE
+    assert await desk.read(*WANTED) == 0
+    refused = desk.confirm("lamp-A1", lost.certificate_sha256)
+    assert await code_of(refused) is Code.CERTIFICATE_REVOKED
+    assert await desk.superseding.revoke_superseded() == 1
+
+
+async def test_a_replayed_renewal_is_refused_and_changes_nothing(desk: Desk) -> None:
+    first, second = fresh_key(), fresh_key()
+    await desk.join("A1", first)
+    await rotate(desk, second)
+    await rotate(desk, fresh_key())
+    before = await desk.everything()
+    for key in (first, second):
+        assert await code_of(renew(desk, key)) is Code.KEY_RETIRED
+    desk.clock.at += GRACE
+    await desk.superseding.revoke_superseded()
+    for key in (first, second):
+        assert await code_of(renew(desk, key)) is Code.KEY_RETIRED
+    assert (await desk.everything())[0] == before[0]
+
+
+async def test_a_renewal_that_lapsed_may_be_repeated_with_its_key(desk: Desk) -> None:
+    await desk.join("A1")
+    key = fresh_key()
+    first = accepted(await renew(desk, key))
+    desk.clock.at += CONFIRM_WITHIN * 2
+    assert await desk.lapsing.revoke_unconfirmed() == 1
+    assert (await desk.device()).state is DeviceState.ACTIVE
+    second = accepted(await renew(desk, key))
+    assert second.certificate_chain != first.certificate_chain
+    assert await desk.counts() == (1, 1)
+
+
+async def test_the_same_key_renews_where_the_group_allows_it(desk: Desk) -> None:
+    await desk.write(("save_group", a_group(rotation_key=RotationKey.SAME_ALLOWED)))
+    key = fresh_key()
+    await desk.join("A1", key)
+    await rotate(desk, key)
+    await rotate(desk, key)
+    assert await states(desk) == [
+        CertificateState.SUPERSEDED,
+        CertificateState.SUPERSEDED,
+        CertificateState.ACTIVE,
+    ]
+
+
+async def test_nobody_renews_with_another_s_key(desk: Desk) -> None:
+    theirs = fresh_key()
+    await desk.join("A1")
+    await desk.join("A2", theirs)
+    before = await desk.everything()
+    assert await code_of(renew(desk, theirs)) is Code.KEY_IN_USE
+    assert await code_of(renew(desk, fresh_key(), "nobody")) is Code.CERTIFICATE_UNKNOWN
+    assert await desk.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (DeviceInput.SUSPEND, Code.DEVICE_BLOCKED),
+        (DeviceInput.REVOKE, Code.DEVICE_BLOCKED),
+        (DeviceInput.RETIRE, Code.DEVICE_BLOCKED),
+    ],
+)
+async def test_who_was_put_out_doesn_t_renew(desk: Desk, act: DeviceInput, code: Code) -> None:
+    device = await desk.join("A1")
+    now = desk.clock.at
+    await desk.registry.write(lambda tx: act_on(tx, device.device_id, "x", Wanted(act), now))
+    before = await desk.everything()
+    assert await code_of(renew(desk, fresh_key())) is code
+    assert await desk.everything() == before
+
+
+async def test_a_device_proves_itself_before_it_renews(desk: Desk) -> None:
+    await desk.enroll("A1")
+    assert await code_of(renew(desk, fresh_key())) is Code.CERTIFICATE_UNCONFIRMED
+
+
+async def test_a_suspended_device_s_old_certificate_still_ends(desk: Desk) -> None:
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    now, act = desk.clock.at, Wanted(DeviceInput.SUSPEND)
+    device = await desk.device()
+    await desk.registry.write(lambda tx: act_on(tx, device.id, "x", act, now))
+    desk.clock.at += GRACE
+    assert await desk.superseding.revoke_superseded() == 1
+    old, new = await desk.certificates()
+    assert (old.state, old.held_at) == (CertificateState.REVOKED, None)
+    assert (new.state, new.held_at) == (CertificateState.ACTIVE, now)
+    owed = await desk.read("lock_outs_of", "lamp-A1")
+    assert [each.act for each in owed] == [DeviceInput.SUSPEND]
+
+
+async def test_a_claim_that_replaces_revokes_what_was_superseded_at_once(desk: Desk) -> None:
+    await desk.write(("save_group", a_group(reprovision=Reprovision.REPLACE)))
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    await desk.join("A1", fresh_key())
+    assert await states(desk) == [
+        CertificateState.REVOKED,
+        CertificateState.REVOKED,
+        CertificateState.ACTIVE,
+    ]
+
+
+async def test_an_expired_old_certificate_is_out_without_any_grace(desk: Desk) -> None:
+    old = await desk.join("A1")
+    await renew(desk, fresh_key())
+    newest = (await desk.certificates())[-1]
+    longer = replace(newest, not_after=newest.not_after + timedelta(days=1))
+    await desk.write(("save_certificate", longer))
+    desk.clock.at = old.not_after
+    await desk.confirm("lamp-A1", newest.certificate_sha256)
+    superseded_one, _ = await desk.certificates()
+    assert not superseded_one.is_live(desk.clock.at)
