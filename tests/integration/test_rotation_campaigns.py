@@ -20,9 +20,7 @@ from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
 from tests.support.acting import act, is_admitted, run_muster
-from tests.support.members import as_client
-from tests.support.peers import peer
-from tests.support.rotating import (
+from tests.support.campaigning import (
     campaign,
     change_campaign,
     follow,
@@ -32,6 +30,8 @@ from tests.support.rotating import (
     rotations,
     start_campaign,
 )
+from tests.support.members import as_client
+from tests.support.peers import peer
 from tests.support.stack import Plan, Stack, running_stack
 from tests.support.waiting import eventually
 
