@@ -41,6 +41,7 @@ class Plan:
     limits: dict[str, str | float] = field(default_factory=dict)
     """Lines of the section [limits] of muster.toml."""
     metrics_port: int | None = None
+    http_port: int | None = None
     told_ports: dict[Zone, int] = field(default_factory=dict)
     """Mosquitto only: what devices are told instead of a broker's own port."""
 
@@ -198,6 +199,7 @@ def _settings(plan: Plan, ports: dict[Zone, int], brokers: dict[Zone, RunningMos
             lines += [f"service_port = {ports[zone]}"]
             lines += [f'pid_file = "{endpoint.pid_file}"']
             lines += [f'admin_socket = "{endpoint.admin_socket}"']
+    lines += [] if plan.http_port is None else ["[http]", f"port = {plan.http_port}"]
     lines += ["[registry]", f'url = "{plan.database_url}"', "[limits]"]
     lines += [
         f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"

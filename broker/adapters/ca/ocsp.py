@@ -151,7 +151,10 @@ def _appointed(signer: Signer, now: datetime) -> _Responder:
 
 @lru_cache(maxsize=32)
 def _hashes(issuer: x509.Certificate, algorithm: type[hashes.HashAlgorithm]) -> tuple[bytes, bytes]:
-    """Of its name and its key, as a question about a certificate of its own would have them."""
+    """Of its name and its key, as a question about its certificates has them (RFC 6960, 4.1.1)."""
     digest: hashes.HashAlgorithm = algorithm()
+    name = hashes.Hash(digest)
+    name.update(issuer.subject.public_bytes())
+    # A question about the authority itself: its issuer's name in it, but of its own key.
     question = ocsp.OCSPRequestBuilder().add_certificate(issuer, issuer, digest).build()
-    return question.issuer_name_hash, question.issuer_key_hash
+    return name.finalize(), question.issuer_key_hash

@@ -184,6 +184,14 @@ async def test_a_certificate_is_found_by_its_fingerprint(registry: SqlRegistry) 
     assert await registry.read(lambda tx: tx.certificate_by_fingerprint(stranger)) is None
 
 
+async def test_a_certificate_is_found_by_its_serial_number(registry: SqlRegistry) -> None:
+    await add_devices(registry, a_device())
+    await add_certificates(registry, a_certificate(serial=CertificateSerial("d1")))
+    found = await registry.read(lambda tx: tx.certificate_by_serial(CertificateSerial("d1")))
+    assert found == a_certificate()
+    assert await registry.read(lambda tx: tx.certificate_by_serial(CertificateSerial("d2"))) is None
+
+
 async def test_two_certificates_never_share_a_fingerprint(registry: SqlRegistry) -> None:
     await add_devices(registry, a_device())
     twin = a_certificate(serial=CertificateSerial("d2"))
