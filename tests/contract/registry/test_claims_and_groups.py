@@ -7,7 +7,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.keys import KeyType
-from broker.core.records import Enrollment, Reprovision, Serials
+from broker.core.records import Enrollment, Reprovision, RotationKey, Serials
 from broker.ports import EnrollmentFilter, RegistryConflict, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 from tests.support.records import NOW, a_claim_certificate, a_group
@@ -109,6 +109,9 @@ async def test_a_group_is_kept_as_it_is(registry: SqlRegistry) -> None:
         certificate_lifetime=timedelta(days=1, microseconds=1),
         serials=Serials.ANY,
         reprovision=Reprovision.SAME_KEY,
+        rotation_key=RotationKey.SAME_ALLOWED,
+        rotation_grace=timedelta(),
+        recover_within=timedelta(days=3650, microseconds=1),
     )
     bare = a_group(name=GroupName("bare"), claim_certificates=frozenset(), allowed_keys=frozenset())
 

@@ -154,6 +154,9 @@ async def test_a_certificate_is_kept_as_it_is(registry: SqlRegistry) -> None:
             not_before=NOW - timedelta(microseconds=1),
             confirmed_at=NOW + timedelta(microseconds=999_999),
             pem="-----BEGIN CERTIFICATE-----\n",
+            rotation_order=2**40,
+            grace_until=NOW + timedelta(microseconds=1),
+            recovery_approved_until=NOW - timedelta(microseconds=1),
         )
     )
     await add_certificates(registry, bare, full)
@@ -209,6 +212,42 @@ async def test_certificates_of_many_devices_come_oldest_first(registry: SqlRegis
     found = await registry.read(lambda tx: tx.certificates_of([*ids, ids[0]]))
     assert found == certificates
     assert await registry.read(lambda tx: tx.certificates_of([])) == []
+
+
+async def test_superseded_certificates_are_found_when_their_grace_is_over(
+    registry: SqlRegistry,
+) -> None:
+    over = [
+        certificate_number(
+            n,
+            device_id=LAMP,
+            state=CertificateState.SUPERSEDED,
+            grace_until=NOW + timedelta(seconds=5 - n),
+        )
+        for n in range(5)
+    ]
+    out = revoked(certificate_number(8, device_id=LAMP, grace_until=NOW))
+    await add_devices(registry, a_device())
+    await add_certificates(registry, *over, out)
+
+    async def found(after: int, limit: int = 10) -> list[Certificate]:
+        moment = NOW + timedelta(seconds=after)
+        return await registry.read(lambda tx: tx.superseded_before(moment, limit))
+
+    assert await found(0) == []
+    assert await found(3) == [over[4], over[3], over[2]]
+    assert await found(9, limit=2) == [over[4], over[3]]
+
+
+async def test_the_newest_certificate_of_a_key_is_found_whoever_s_it_is(
+    registry: SqlRegistry,
+) -> None:
+    key = a_fingerprint("shared")
+    first, second = (certificate_number(n, device_id=LAMP, key_sha256=key) for n in (1, 2))
+    await add_devices(registry, a_device())
+    await add_certificates(registry, first, second)
+    assert await registry.read(lambda tx: tx.newest_of_key(key)) == second
+    assert await registry.read(lambda tx: tx.newest_of_key(a_fingerprint("none"))) is None
 
 
 async def test_unproven_certificates_are_found_when_their_time_is_up(registry: SqlRegistry) -> None:
