@@ -17,7 +17,7 @@ def speaking_for(path: str, targets: Targets) -> Iterator[Delegation]:
 
 
 def _covers(role: Delegation, path: str) -> bool:
-    if role.path_hash_prefixes is not None:
+    if role.path_hash_prefixes:
         return hashlib.sha256(path.encode()).hexdigest().startswith(role.path_hash_prefixes)
     return any(_matches(path, pattern) for pattern in role.paths or ())
 

@@ -1,13 +1,14 @@
 """TUF's metadata as types (TUF specification 1.0.34, section 4). Nothing here is trusted yet.
 
-Unknown fields are kept for the signature's sake only. Sizes are checked before parsing.
+Unknown fields are kept for the signature's sake only. Sizes are checked before parsing. What may be
+missing may not be null: a reader that doesn't tell the two apart would sign something else.
 """
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from broker.protocol import updates
 from device_client.update import canonical
@@ -23,7 +24,9 @@ Length = Annotated[int, Meta(ge=0)]
 Hashes = Annotated[dict[str, str], Meta(min_length=1)]
 SpecVersion = Annotated[str, Meta(pattern=r"^1\.\d+(\.\d+)?\Z")]
 RawKeys = dict[str, dict[str, Any]]
-"""Keys by their ids, as they stand there: an id is the hash of all that a key says."""
+"""Keys by their ids, as they stand there: an id is the hash of all that a key says. One of a kind
+that this program doesn't know is no fault: others may suffice, and a repository must be able to
+move on from one kind to the next."""
 
 
 class Role(Struct, frozen=True, kw_only=True):
@@ -53,7 +56,7 @@ class Signed(Struct, frozen=True, kw_only=True):
         return moment(self.expires)
 
 
-class Roles(Struct, frozen=True, kw_only=True):
+class Roles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The top-level roles."""
 
     root: Role
@@ -68,19 +71,19 @@ class Root(Signed, frozen=True, kw_only=True):
     type: Literal["root"] = field(name="_type")
     keys: RawKeys
     roles: Roles
-    consistent_snapshot: bool | None = None
-    director: Role | None = field(name=updates.DIRECTOR_FIELD, default=None)
+    consistent_snapshot: bool | UnsetType = UNSET
+    director: Role | UnsetType = field(name=updates.DIRECTOR_FIELD, default=UNSET)
 
 
 class MetaFile(Struct, frozen=True, kw_only=True):
     """Which version of a file belongs to this state of the repository."""
 
     version: Version
-    length: Length | None = None
-    hashes: Hashes | None = None
+    length: Length | UnsetType = UNSET
+    hashes: Hashes | UnsetType = UNSET
 
 
-class TimestampMeta(Struct, frozen=True, kw_only=True):
+class TimestampMeta(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The one file that the timestamp names."""
 
     snapshot: MetaFile = field(name="snapshot.json")
@@ -113,12 +116,12 @@ class Delegation(Role, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(min_length=1)]
     terminating: bool
-    paths: tuple[str, ...] | None = None
-    path_hash_prefixes: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | UnsetType = UNSET
+    path_hash_prefixes: tuple[str, ...] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         Role.__post_init__(self)
-        if (self.paths is None) == (self.path_hash_prefixes is None):
+        if (self.paths is UNSET) == (self.path_hash_prefixes is UNSET):
             raise ValueError("a delegation has paths, or else hash prefixes")
         if self.name in ("root", "timestamp", "snapshot", "targets"):
             raise ValueError("a delegation can't have a top-level role's name")
@@ -140,7 +143,7 @@ class Targets(Signed, frozen=True, kw_only=True):
 
     type: Literal["targets"] = field(name="_type")
     targets: dict[str, TargetFile]
-    delegations: Delegations | None = None
+    delegations: Delegations | UnsetType = UNSET
 
 
 class Signature(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
+from msgspec import UnsetType
+
 from broker.protocol import limits
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.delegations import speaking_for
@@ -136,7 +138,7 @@ class Repository:
             log.debug("the kept %s holds no more: %s", role, error)
             return None
 
-    async def _needed(self, role: str, version: int | None, limit: int | None) -> bytes:
+    async def _needed(self, role: str, version: int | None, limit: int | UnsetType) -> bytes:
         name = file_name(role) if version is None else f"{version}.{file_name(role)}"
         bound = min(limit or limits.MAX_METADATA, limits.MAX_METADATA)
         data = await self._source.fetch(name, bound)

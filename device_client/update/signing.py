@@ -1,7 +1,7 @@
 """Who signed a file of metadata: keys, thresholds, and what to say when it isn't enough."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -40,12 +40,8 @@ def check(
     Raises:
         UpdateRefused: SIGNER_UNKNOWN, SIGNATURES_TOO_FEW or KEY_REVOKED.
     """
-    counted = set()
-    for keyid in role.keyids:
-        key = read_key(keyid, keys.get(keyid))
-        if key and _has_signed(key, found.signatures.get(keyid, b""), found.payload):
-            counted.add(_identity(key))
-    if len(counted) >= role.threshold:
+    counted = count(role, keys, found.signatures, found.payload)
+    if counted >= role.threshold:
         return
     name = type(found.signed).__name__
     if any(keyid in revoked and keyid not in role.keyids for keyid in found.signatures):
@@ -54,8 +50,18 @@ def check(
         raise UpdateRefused(UpdateCode.SIGNER_UNKNOWN, f"{name}: no key that may has signed it.")
     raise UpdateRefused(
         UpdateCode.SIGNATURES_TOO_FEW,
-        f"{name}: {len(counted)} good signatures where {role.threshold} are needed.",
+        f"{name}: {counted} good signatures where {role.threshold} are needed.",
     )
+
+
+def count(role: Role, keys: RawKeys, signatures: Mapping[str, bytes], payload: bytes) -> int:
+    """How many different keys of the role have signed the payload."""
+    counted = set()
+    for keyid in role.keyids:
+        key = read_key(keyid, keys.get(keyid))
+        if key and _has_signed(key, signatures.get(keyid, b""), payload):
+            counted.add(_identity(key))
+    return len(counted)
 
 
 def read_key(keyid: str, raw: dict[str, object] | None) -> PublicKey | None:

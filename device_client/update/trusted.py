@@ -10,11 +10,12 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Final
 
+from msgspec import UNSET
+
 from broker.protocol import limits
 from device_client.update import signing
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.metadata import (
-    Delegation,
     MetaFile,
     RawKeys,
     Role,
@@ -178,8 +179,11 @@ class Trusted:
         if delegator == "root":
             return self.root.roles.targets, self.root.keys
         parent = next(found for (name, _), found in self.targets.items() if name == delegator)
-        assert parent.delegations is not None, "it delegates"  # noqa: S101
-        return _named(parent.delegations.roles, role), parent.delegations.keys
+        if parent.delegations:
+            for each in parent.delegations.roles:
+                if each.name == role:
+                    return each, parent.delegations.keys
+        raise UpdateRefused(UpdateCode.METADATA_MIXED, f"{delegator} doesn't delegate to {role}.")
 
     def _check_top(self, role: str, found: Unverified[SignedT]) -> None:
         signer: Role = getattr(self.root.roles, role)
@@ -204,11 +208,11 @@ class Trusted:
 
 
 def _check_content(role: str, data: bytes, meta: MetaFile) -> None:
-    if meta.length is not None and len(data) > meta.length:
+    if meta.length is not UNSET and len(data) > meta.length:
         raise UpdateRefused(
             UpdateCode.METADATA_TOO_LARGE, f"{role} is longer than the {meta.length} bytes signed."
         )
-    if meta.length is not None and len(data) != meta.length:
+    if meta.length is not UNSET and len(data) != meta.length:
         raise UpdateRefused(UpdateCode.METADATA_MIXED, f"{role} is shorter than was signed.")
     for algorithm, expected in (meta.hashes or {}).items():
         if digest(algorithm, data) != expected:
@@ -231,10 +235,6 @@ def _role_changes(old: Root, new: Root) -> list[tuple[str, Role, Role | None]]:
     changes: list[tuple[str, Role, Role | None]] = [
         (name, getattr(old.roles, name), getattr(new.roles, name)) for name in _TOP
     ]
-    if old.director is not None:
-        changes.append((DIRECTOR, old.director, new.director))
+    if old.director is not UNSET:
+        changes.append((DIRECTOR, old.director, new.director or None))
     return changes
-
-
-def _named(roles: tuple[Delegation, ...], name: str) -> Delegation:
-    return next(role for role in roles if role.name == name)

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Metadata, Targets
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata
 
 from device_client.update import metadata
 from device_client.update.codes import UpdateCode, UpdateRefused
@@ -14,6 +17,7 @@ from device_client.update.store import MetadataStore
 from device_client.update.trusted import Trusted
 from tests.support.update_repository import (
     NOW,
+    ROLES,
     FilesSource,
     MadeRepository,
     new_signer,
@@ -51,7 +55,7 @@ class Device:
 
     def kept(self) -> dict[str, bytes | None]:
         """What is trusted on the disk."""
-        return {role: self.store.read(role) for role in ("root", "timestamp", "snapshot", "targets")}
+        return {role: self.store.read(role) for role in ROLES}
 
 
 async def test_whole_and_fresh_metadata_is_trusted(device: Device) -> None:
@@ -182,7 +186,7 @@ async def test_root_signed_by_the_new_keys_only(device: Device) -> None:
 async def test_root_signed_by_the_old_keys_only(device: Device) -> None:
     gone = device.made.rotate("root")
     device.made.files["2.root.json"] = signed(device.made.root, gone)
-    assert await device.refused() is UpdateCode.KEY_REVOKED or UpdateCode.SIGNER_UNKNOWN
+    assert await device.refused() is UpdateCode.SIGNER_UNKNOWN
 
 
 @pytest.mark.parametrize(("role", "days"), [("timestamp", 8), ("snapshot", 31), ("root", 366)])
@@ -296,15 +300,8 @@ async def test_delegated_role_speaks_for_its_paths_only(device: Device) -> None:
     assert await repository.find(trusted, "meter/2/deep/image") is None
 
 
-def _rename(signer: object) -> None:
-    from securesystemslib.formats import encode_canonical
-    from hashlib import sha256
-
-    key = signer.public_key  # type: ignore[attr-defined]
-    text = encode_canonical(key.to_dict())
+def _rename(signer: CryptoSigner) -> None:
+    """The key's right id, now that it says something else."""
+    text = encode_canonical(signer.public_key.to_dict())
     assert text is not None
-    key.keyid = sha256(text.encode()).hexdigest()
-
-
-def test_targets_is_what_python_tuf_calls_it() -> None:
-    assert Targets.type == "targets"
+    signer.public_key.keyid = sha256(text.encode()).hexdigest()

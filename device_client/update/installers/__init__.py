@@ -1,0 +1,1 @@
+"""How an image comes into the inactive slot and into use, by what the device boots with."""

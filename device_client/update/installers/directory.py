@@ -1,0 +1,170 @@
+"""Directory slots: each image in a folder of its own, and a link that names the one in use.
+
+    current  -> slots/<sha256>    what runs; services start from here
+    previous -> slots/<sha256>    what ran before, during a trial
+    slots/<sha256>/image          a plain file as it came, or
+    slots/<sha256>/tree/…         what a .tar or .tar.gz held
+    slots/incoming/<sha256>       what is being downloaded
+
+The switch is one rename. A slot is never changed once it's named.
+"""
+
+import asyncio
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from device_client import durable
+from device_client.update.assignment import Image
+from device_client.update.installers.port import InstallFailed
+
+_ARCHIVES: Final = (".tar", ".tar.gz", ".tgz")
+_MAX_MEMBERS: Final = 100_000
+
+
+class DirectorySlots:
+    """Slots below one directory; the default."""
+
+    def __init__(self, directory: Path, most_unpacked: int = 1 << 32) -> None:
+        """`most_unpacked` is how many bytes an archive may grow to."""
+        self._directory = directory
+        self._slots = directory / "slots"
+        self._incoming = self._slots / "incoming"
+        self._current = directory / "current"
+        self._previous = directory / "previous"
+        self._most_unpacked = most_unpacked
+
+    async def staging(self, image: Image) -> Path:
+        """As `Installer` says; slots that nothing points at make room."""
+        return await asyncio.to_thread(self._staging, image)
+
+    async def room(self) -> int:
+        """As `Installer` says."""
+        return shutil.disk_usage(self._directory).free
+
+    async def install(self, image: Image, file: Path) -> None:
+        """As `Installer` says; a plain file is moved, an archive unpacked by the `data` filter."""
+        await asyncio.to_thread(self._install, image, file)
+
+    async def switch(self, image: Image) -> None:
+        """As `Installer` says."""
+        await asyncio.to_thread(self._switch, image)
+
+    async def runs(self, image: Image) -> bool:
+        """As `Installer` says."""
+        return _target(self._current) == _name(image)
+
+    async def commit(self, image: Image) -> None:
+        """As `Installer` says; what ran before stays until the next image needs the room."""
+        await asyncio.to_thread(durable.remove, self._incoming)
+
+    async def roll_back(self, image: Image) -> None:
+        """As `Installer` says; without anything before, nothing is selected."""
+        await asyncio.to_thread(self._roll_back, image)
+
+    def _staging(self, image: Image) -> Path:
+        for directory in (self._directory, self._slots, self._incoming):
+            _make(directory)
+        durable.remove_leftovers(self._directory)
+        durable.remove_leftovers(self._slots)
+        durable.remove(self._previous)
+        for slot in self._slots.iterdir():
+            if slot.name not in (self._incoming.name, _target(self._current)):
+                durable.remove(slot)
+        for file in self._incoming.iterdir():
+            if file.name != _name(image):
+                durable.remove(file)
+        return self._incoming / _name(image)
+
+    def _install(self, image: Image, file: Path) -> None:
+        slot = self._slots / _name(image)
+        if _target(self._current) == slot.name:
+            return
+        durable.remove(slot)
+        filling = durable.temporary_directory(slot)
+        if image.target.path.endswith(_ARCHIVES):
+            self._unpack(file, filling / "tree")
+        else:
+            # The very bytes that were verified, without a second copy of them.
+            os.link(file, filling / "image")
+        filling.chmod(0o755)
+        _sync_tree(filling)
+        durable.move(filling, slot)
+
+    def _unpack(self, file: Path, tree: Path) -> None:
+        tree.mkdir(mode=0o755)
+        try:
+            with tarfile.open(file) as archive:
+                archive.extractall(tree, self._members(archive), filter="data")
+        except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+            raise InstallFailed(f"The archive can't be unpacked: {error}") from error
+
+    def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        """The archive's members, until they become too many or too large."""
+        size = 0
+        for number, member in enumerate(archive):
+            size += member.size
+            if number >= _MAX_MEMBERS or size > self._most_unpacked:
+                raise InstallFailed("The archive grows to more than is allowed.")
+            yield member
+
+    def _switch(self, image: Image) -> None:
+        now = _target(self._current)
+        if now == _name(image):
+            return
+        if now is None:
+            durable.remove(self._previous)
+        else:
+            durable.replace_link(self._previous, f"slots/{now}")
+        durable.replace_link(self._current, f"slots/{_name(image)}")
+
+    def _roll_back(self, image: Image) -> None:
+        if _target(self._current) != _name(image):
+            return
+        before = _target(self._previous)
+        if before is None:
+            durable.remove(self._current)
+            durable.sync_directory(self._directory)
+        else:
+            durable.replace_link(self._current, f"slots/{before}")
+        durable.remove(self._incoming)
+
+
+def _name(image: Image) -> str:
+    return image.target.sha256
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return link.readlink().name
+    except OSError:
+        return None
+
+
+def _make(directory: Path) -> None:
+    """Services of other users start from here."""
+    if not directory.is_dir():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        os.mkdir(directory, 0o755)  # noqa: PTH102 - the tests cut the power at os calls
+        durable.sync_directory(directory.parent)
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            path = Path(folder) / name
+            if not path.is_symlink():
+                _sync_file(path)
+        durable.sync_directory(Path(folder))
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,158 @@
+"""What an event does to the record: pure, so that each step is written at once or not at all."""
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from broker.protocol import codec
+from broker.protocol.names import DeviceId
+from broker.protocol.updates import Assignment, Phase, UpdateReport
+from device_client.update.assignment import Image
+from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.journal import Entry, Note, Stage, State, Work
+
+_MAX_OUTBOX: Final = 256
+"""Reports; an assignment leaves one that is kept, so that many were never acknowledged."""
+
+
+def taken_up(state: State, assignment: Assignment, at: datetime) -> State:
+    """The record with work on an authentic assignment that is newer than all before.
+
+    What was begun and hasn't been switched is over. An assignment of nothing ends just that. The
+    same targets for the same rollout are a renewal, and the work goes on.
+    """
+    if state.work is not None and _is_renewal(state.work, assignment):
+        work = _on_terms_of(assignment, state.work)
+        return replace(state, sequence=assignment.sequence, work=work)
+    why = UpdateCode.SUPERSEDED if assignment.targets else UpdateCode.CANCELLED
+    if state.work is not None:
+        work = replace(state.work, why=why, detail=f"By assignment {assignment.sequence}.")
+        state = finished(replace(state, work=work), Phase.CANCELLED, at)
+    work = Work(
+        stage=Stage.CHECKING,
+        device_id=DeviceId(assignment.device_id),
+        rollout=assignment.rollout,
+        sequence=assignment.sequence,
+        nonce=assignment.nonce,
+        expires=assignment.expires,
+    )
+    work = _on_terms_of(assignment, work)
+    state = replace(state, sequence=assignment.sequence, work=work, refusal=None)
+    if not assignment.targets:
+        work = replace(work, why=UpdateCode.CANCELLED)
+        return finished(replace(state, work=work), Phase.CANCELLED, at)
+    return state
+
+
+def moved(state: State, stage: Stage, **changes: object) -> State:
+    """The record with the work at another stage."""
+    return _with(state, stage=stage, **changes)
+
+
+def noted(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record with a refusal for people."""
+    why = Note(code=error.stable_code, message=str(error), remedy=error.remedy, at=at)
+    return replace(state, refusal=why)
+
+
+def chosen(state: State, images: tuple[Image, ...]) -> State:
+    """The record when the images have been checked and may be fetched."""
+    return _with(state, stage=Stage.DOWNLOADING, images=images)
+
+
+def failed(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record after a try in vain, which begins again with the check."""
+    assert state.work is not None, "only work fails"  # noqa: S101
+    tried = state.work.failures + 1
+    state = _with(state, stage=Stage.CHECKING, failures=tried, why=error.why, detail=str(error))
+    return noted(state, error, at)
+
+
+def given_up(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record when the assignment is refused for good."""
+    state = _with(state, why=error.why, detail=str(error))
+    return noted(finished(state, Phase.REFUSED, at), error, at)
+
+
+def undoing(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record when what was switched must be switched back."""
+    state = _with(state, stage=Stage.ROLLING_BACK, why=error.why, detail=str(error))
+    return noted(state, error, at)
+
+
+def finished(state: State, phase: Phase, at: datetime) -> State:
+    """The record without the work, with its one final report; installed, it's what runs."""
+    work = state.work
+    assert work is not None, "only work is finished"  # noqa: S101
+    running = dict(state.running)
+    if phase is Phase.INSTALLED:
+        for image in work.images:
+            before = running.get(image.facts.component)
+            counter = before.security_counter if before else 0
+            running[image.facts.component] = image.as_running(counter)
+    state = replace(state, running=running)
+    kept = tuple(each for each in state.outbox if each.is_final)[-_MAX_OUTBOX:]
+    entry = _entry(state, work, phase, at)
+    return replace(state, work=None, outbox=(*kept, entry))
+
+
+def progressed(state: State, phase: Phase, at: datetime) -> State:
+    """The record with a report of how far it is, in the place of an earlier such one."""
+    work = state.work
+    assert work is not None, "only work progresses"  # noqa: S101
+    kept = tuple(each for each in state.outbox if each.is_final)
+    return replace(state, outbox=(*kept, _entry(state, work, phase, at)))
+
+
+def acknowledged(state: State, report_id: str) -> State:
+    """The record without the report that the service has."""
+    kept = tuple(each for each in state.outbox if each.report_id != report_id)
+    return replace(state, outbox=kept)
+
+
+def _with(state: State, **changes: object) -> State:
+    assert state.work is not None, "there is work"  # noqa: S101
+    return replace(state, work=replace(state.work, **changes))  # type: ignore[arg-type]
+
+
+def _on_terms_of(assignment: Assignment, work: Work) -> Work:
+    return replace(
+        work,
+        sequence=assignment.sequence,
+        nonce=assignment.nonce,
+        expires=assignment.expires,
+        targets=assignment.targets,
+        not_before=assignment.not_before,
+        deadline=assignment.deadline,
+        window=assignment.window,
+    )
+
+
+def _is_renewal(work: Work, assignment: Assignment) -> bool:
+    known = {(target.path, target.sha256) for target in work.targets}
+    wanted = {(target.path, target.sha256) for target in assignment.targets}
+    return known == wanted and work.rollout == assignment.rollout
+
+
+def _entry(state: State, work: Work, phase: Phase, at: datetime) -> Entry:
+    kind = "final" if phase.is_final else phase
+    named = f"{work.device_id}\n{work.rollout}\n{work.sequence}\n{work.nonce}\n{kind}"
+    report_id = hashlib.sha256(named.encode()).hexdigest()[:32]
+    is_well = phase in (Phase.INSTALLED, Phase.DOWNLOADING, Phase.WAITING)
+    ends = [each.support_until for each in state.running.values() if each.support_until]
+    report = UpdateReport(
+        report_id=report_id,
+        device_id=work.device_id,
+        rollout=work.rollout,
+        sequence=work.sequence,
+        phase=phase,
+        at=at,
+        code=None if is_well else work.why,
+        detail=None if is_well or work.detail is None else work.detail[:512],
+        running={each.path: each.version or "" for each in state.running.values() if each.path},
+        security_counter=max((x.security_counter for x in state.running.values()), default=None),
+        support_until=min(ends, default=None),
+    )
+    text = codec.encode(report).decode()
+    return Entry(report_id=report_id, sequence=work.sequence, is_final=phase.is_final, text=text)

@@ -1,0 +1,164 @@
+"""From the switch to the verdict: the part of an update that needs no network.
+
+It goes on by itself after every restart, connected or not, because an image that can't reach its
+fleet must be rolled back just then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+
+from broker.protocol.updates import Phase
+from device_client.update import sink, steps
+from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.installers.port import InstallFailed
+from device_client.update.journal import Stage, Work
+from device_client.update.timing import switch_time
+from device_client.update.updater import Updater
+
+log = logging.getLogger(__name__)
+
+_LONGEST_WAIT_S = 3_600.0
+"""Clocks are set while one waits."""
+
+
+async def attend(updater: Updater) -> None:
+    """Switches when it's time, tries what was switched, and commits it or goes back; for ever."""
+    while True:
+        try:
+            wait_s = await Trial(updater).settle()
+        except (UpdateRefused, OSError) as error:
+            log.warning("the update can't go on: %s", error)
+            wait_s = updater.means.patience_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await updater.until_changed(updater.state)
+
+
+class Trial:
+    """Takes the work from where it stands to where only time or the network can take it further."""
+
+    def __init__(self, updater: Updater) -> None:
+        self._updater = updater
+        self._means = updater.means
+        self._do: dict[Stage | None, Callable[[Work], Awaitable[None]]] = {
+            Stage.SWITCHING: self._switch,
+            Stage.RESTARTING: self._restart,
+            Stage.TRIAL: self._try,
+            Stage.ROLLING_BACK: self._roll_back,
+            Stage.RETURNING: self._return,
+        }
+
+    async def settle(self) -> float:
+        """Does what can be done; how many seconds until there may be more to do.
+
+        Raises:
+            UpdateRefused: the disk doesn't take a step now.
+            OSError: the disk can't be read.
+        """
+        async with self._updater.busy:
+            while (work := self._updater.state.work) is not None:
+                if work.stage is Stage.READY:
+                    wait_s = self._wait(work)
+                    if wait_s > 0:
+                        return wait_s
+                    await self._begin(work)
+                elif work.stage in self._do:
+                    await self._do[work.stage](work)
+                else:
+                    break
+        return _LONGEST_WAIT_S
+
+    def _wait(self, work: Work) -> float:
+        now = self._means.clock()
+        if work.expires <= now:
+            return _LONGEST_WAIT_S
+        wait = switch_time(work, now) - now
+        return min(max(wait, timedelta()).total_seconds(), _LONGEST_WAIT_S)
+
+    async def _begin(self, work: Work) -> None:
+        """The images may have lain there for long: what isn't as it was is fetched again."""
+        try:
+            for image in work.images:
+                installer = self._means.installers[image.facts.component]
+                await sink.verify(await installer.staging(image), image.target)
+        except UpdateRefused as error:
+            refused, now = error, self._means.clock()
+            await self._updater.change(lambda state: steps.failed(state, refused, now))
+            return
+        await self._move(Stage.SWITCHING)
+
+    async def _switch(self, work: Work) -> None:
+        try:
+            for image in work.images:
+                installer = self._means.installers[image.facts.component]
+                if not await installer.runs(image):
+                    file = await installer.staging(image)
+                    await sink.verify(file, image.target)
+                    await installer.install(image, file)
+            for image in work.images:
+                await self._means.installers[image.facts.component].switch(image)
+        except UpdateRefused as error:
+            await self._undo(error)
+        except (InstallFailed, OSError) as error:
+            await self._undo(UpdateRefused(UpdateCode.INSTALL_FAILED, f"{error}"))
+        else:
+            await self._move(Stage.RESTARTING, boot=self._means.restart.run_id())
+
+    async def _restart(self, work: Work) -> None:
+        try:
+            if work.boot == self._means.restart.run_id():
+                await self._means.restart.perform()
+        except UpdateRefused as error:
+            await self._undo(error)
+        else:
+            await self._move(Stage.TRIAL)
+
+    async def _try(self, work: Work) -> None:
+        if work.starts >= self._means.most_starts:
+            why = f"It was started {work.starts} times and came to no verdict."
+            await self._undo(UpdateRefused(UpdateCode.ATTEMPTS_SPENT, why))
+            return
+        await self._move(Stage.TRIAL, starts=work.starts + 1)
+        try:
+            for image in work.images:
+                if not await self._means.installers[image.facts.component].runs(image):
+                    raise UpdateRefused(
+                        UpdateCode.HEALTH_FAILED, f"{image.target.path} isn't what was started."
+                    )
+            await self._means.health.pass_or_fail()
+            for image in work.images:
+                await self._means.installers[image.facts.component].commit(image)
+        except InstallFailed as error:
+            await self._undo(UpdateRefused(UpdateCode.INSTALL_FAILED, str(error)))
+        except UpdateRefused as error:
+            await self._undo(error)
+        else:
+            await self._updater.finish(Phase.INSTALLED)
+            log.info("committed the update of rollout %s", work.rollout)
+
+    async def _undo(self, error: UpdateRefused) -> None:
+        log.warning("rolling back: %s: %s", error.stable_code, error)
+        now = self._means.clock()
+        await self._updater.change(lambda state: steps.undoing(state, error, now))
+
+    async def _roll_back(self, work: Work) -> None:
+        for image in reversed(work.images):
+            try:
+                await self._means.installers[image.facts.component].roll_back(image)
+            except InstallFailed as error:
+                raise UpdateRefused(UpdateCode.ROLLBACK_FAILED, str(error)) from error
+        await self._move(Stage.RETURNING, boot=work.boot and self._means.restart.run_id())
+
+    async def _return(self, work: Work) -> None:
+        if work.boot is not None and work.boot == self._means.restart.run_id():
+            try:
+                await self._means.restart.perform()
+            except UpdateRefused as error:
+                log.error("what ran before can't be started: %s", error)
+        await self._updater.finish(Phase.ROLLED_BACK)
+
+    async def _move(self, stage: Stage, **changes: object) -> None:
+        await self._updater.change(lambda state: steps.moved(state, stage, **changes))
