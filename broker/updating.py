@@ -193,8 +193,8 @@ class UpdateDesk:
             staged = Roles()
             if check_staging:
                 staged = staging.load_staged(self.folders, published)
-                if not staged and state is not None and self.folders.staged_metadata.exists():
-                    clear_away(self.folders, state, None)  # what a killed publication left
+                if not staged and state is not None and self.folders.staging.exists():
+                    clear_away(self.folders, state)  # what a killed publication left
             yield _Open(state, staged, read_lifetimes(self.folders), self.clock.now())
 
     def _stage(self, found: _Open, staged: Roles) -> tuple[StagedRole, ...]:

@@ -57,7 +57,7 @@ class Publisher:
         new = load_state(folder)
         verify_state(folder, new)
         switch(self.folders, folder)
-        clear_away(self.folders, new, old)
+        clear_away(self.folders, new)
         return new
 
     def refresh(self, old: Published) -> bool:
@@ -77,7 +77,7 @@ class Publisher:
             return False
         folder = self._prepare(old, root, Roles(), snapshot)
         switch(self.folders, folder)
-        forget_states(self.folders, keep=frozenset((folder.name, old.name)))
+        forget_states(self.folders, old.timestamp.signed.version + 1)
         return True
 
     def _prepare(
@@ -94,15 +94,15 @@ class Publisher:
         return prepare(self.folders, state_name(timestamp.signed.version), files)
 
 
-def clear_away(folders: UpdateFolders, new: Published, old: Published | None) -> None:
-    """Removes what a publication leaves behind: the staging, older states, keys that no root
-    lists, files that aren't targets any more. Doing it again changes nothing."""
+def clear_away(folders: UpdateFolders, state: Published) -> None:
+    """Removes what a publication leaves behind: older states, keys that no root lists, files that
+    aren't targets any more; the staging last, because it shows that there is something to clear.
+    Doing it again changes nothing."""
+    forget_states(folders, state.timestamp.signed.version)
+    forget_keys(folders, state.root.signed.keys)
+    forget_images(folders, _targets(state.roles))
     if folders.staging.exists():
         shutil.rmtree(folders.staging)
-    keep = {new.name} if old is None else {new.name, old.name}
-    forget_states(folders, keep=frozenset(keep))
-    forget_keys(folders, new.root.signed.keys)
-    forget_images(folders, _targets(new.roles))
 
 
 def check_signatures(published: Roles, staged: Roles) -> None:

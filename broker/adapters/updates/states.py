@@ -55,8 +55,10 @@ def state_name(timestamp_version: int) -> str:
     return f"{_PREFIX}{timestamp_version}"
 
 
-def forget_states(folders: UpdateFolders, *, keep: frozenset[str]) -> None:
-    """Removes every state that isn't in `keep`, half-written ones too."""
+def forget_states(folders: UpdateFolders, timestamp_version: int) -> None:
+    """Removes every state, half-written ones too, but the one in force, which has that timestamp,
+    and the one before it, which a client may be in the middle of reading."""
+    keep = {state_name(timestamp_version), state_name(timestamp_version - 1)}
     for folder in folders.repository.glob(f"{_PREFIX}*"):
         if folder.is_dir() and not folder.is_symlink() and folder.name not in keep:
             shutil.rmtree(folder)
