@@ -1,0 +1,285 @@
+"""Staging: what is refused, whose signatures are needed, what travels to the offline keys."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker.adapters.updates.ceremonies import KeySet, RootChange
+from broker.adapters.updates.metadata import model_role
+from broker.core.metadata_lifetime import Lifetimes
+from broker.protocol.updates import ImageFacts
+from broker.update_ports import UpdateCode, UpdateError
+from broker.updating import ExportedStaging, NewImage, UpdateDesk, update_repository
+from tests.support.update_workshop import MODEL, Workshop, make_workshop
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return make_workshop(tmp_path)
+
+
+def refused(work: Callable[[], object]) -> UpdateCode:
+    with pytest.raises(UpdateError) as caught:
+        work()
+    assert caught.value.remedy
+    return caught.value.code
+
+
+def new_image(workshop: Workshop, path: str | None = None, **facts: object) -> NewImage:
+    file = workshop.keys / "fw.bin"
+    file.write_bytes(b"image")
+    said: dict[str, object] = {"model": MODEL, "version": "1.0.0", "security_counter": 1}
+    said |= facts
+    return NewImage(file, ImageFacts(**said), path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"model": "a/b"},
+        {"model": "-x"},
+        {"version": "v1"},
+        {"version": "1.0-a..b"},
+        {"security_counter": -1},
+        {"hw_revs": ("ä",)},
+        {"depends": {"radio": "new"}},
+        {"depends": {"main": "1.0"}},
+        {"notes": "x" * 3000},
+        {"path": "meter/../x/fw.bin"},
+        {"path": "other/1.0/fw.bin"},
+        {"path": "meter/fw.bin"},
+        {"path": "meter/a/b/c/fw.bin"},
+        {"path": "meter//fw.bin"},
+        {"path": "meter/1.0/.fw"},
+    ],
+)
+def test_facts_that_no_device_could_read_are_refused(
+    workshop: Workshop, facts: dict[str, object]
+) -> None:
+    path = facts.pop("path", None)
+    assert path is None or isinstance(path, str)
+    new = new_image(workshop, path, **facts)
+    assert refused(lambda: workshop.desk.add(new)) is UpdateCode.IMAGE_INVALID
+    assert workshop.desk.staged() == ()
+
+
+def test_a_file_that_is_not_there_is_refused(workshop: Workshop) -> None:
+    new = NewImage(workshop.keys / "none", new_image(workshop).facts)
+    assert refused(lambda: workshop.desk.add(new)) is UpdateCode.FILE_UNREADABLE
+
+
+def test_what_is_published_stands_against_what_is_added(workshop: Workshop) -> None:
+    workshop.publish_image("2.0.0", b"one")
+    assert refused(lambda: workshop.add("2.0.0", b"other")) is UpdateCode.IMAGE_EXISTS
+    lower = new_image(workshop, version="3.0.0", security_counter=0)
+    assert refused(lambda: workshop.desk.add(lower)) is UpdateCode.COUNTER_TOO_LOW
+
+
+def test_what_is_staged_stands_against_what_is_added(workshop: Workshop) -> None:
+    workshop.add("2.0.0", b"one")
+    assert refused(lambda: workshop.add("2.0.0", b"other")) is UpdateCode.IMAGE_EXISTS
+
+
+def test_a_revoked_image_does_not_come_back(workshop: Workshop) -> None:
+    path = workshop.publish_image()
+    workshop.desk.revoke(path, "a weakness")
+    workshop.sign("targets-2")
+    workshop.desk.publish()
+    assert update_repository(workshop.home, None).targets() == []
+    assert list(workshop.desk.folders.targets.rglob("*.bin")) == []
+    assert refused(workshop.add) is UpdateCode.IMAGE_EXISTS
+
+
+def test_a_bill_of_materials_comes_and_goes_with_its_image(workshop: Workshop) -> None:
+    bill = workshop.keys / "sbom.json"
+    bill.write_bytes(b"{}")
+    new = new_image(workshop)
+    workshop.desk.add(NewImage(new.file, new.facts, sbom=bill))
+    workshop.sign("targets-1")
+    workshop.desk.publish()
+    repository = update_repository(workshop.home, None)
+    (target,) = repository.targets()
+    assert target.facts.sbom == "meter/1.0.0/sbom.json"
+    workshop.desk.revoke(target.sha256, "")
+    workshop.sign("targets-1")
+    workshop.desk.publish()
+    role = workshop.repository / "metadata" / f"2.{model_role(MODEL)}.json"
+    assert b"sbom.json" not in role.read_bytes().split(b"x-muster-revoked")[0]
+
+
+def test_one_of_two_signatures_is_not_enough(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, targets_threshold=2)
+    workshop.add()
+    workshop.sign("targets-1")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    workshop.sign("targets-1")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    workshop.sign("targets-2")
+    workshop.desk.publish()
+
+
+def test_the_first_root_needs_its_threshold_too(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, publish=False)
+    workshop.sign("root-1", "targets-1")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    assert update_repository(workshop.home, None).files() == {}
+    workshop.sign("root-3")
+    workshop.desk.publish()
+
+
+def test_a_root_needs_the_old_keys_and_the_new(workshop: Workshop) -> None:
+    workshop.new_key("root-4")
+    workshop.new_key("root-5")
+    change = RootChange(
+        add_root=workshop.key_set(["root-4", "root-5"], 2).keys,
+        remove_root=[workshop.keyid("root-1"), workshop.keyid("root-2")],
+    )
+    (staged,) = workshop.desk.rotate_root(change, "ed25519")
+    assert [need.delegator for need in staged.needs] == ["root 1", "root 2"]
+    workshop.sign("root-4", "root-5")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    workshop.sign("root-1")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    workshop.sign("root-2")
+    workshop.desk.publish()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        RootChange(root_threshold=4),
+        RootChange(targets_threshold=3),
+        RootChange(root_threshold=0),
+    ],
+)
+def test_a_threshold_that_nobody_meets_is_refused(workshop: Workshop, change: RootChange) -> None:
+    code = refused(lambda: workshop.desk.rotate_root(change, "ed25519"))
+    assert code is UpdateCode.THRESHOLD_INVALID
+    assert workshop.desk.staged() == ()
+
+
+@pytest.mark.parametrize("named", ["", "zz"])
+def test_a_key_to_remove_is_named_clearly(workshop: Workshop, named: str) -> None:
+    change = RootChange(remove_root=[named])
+    code = refused(lambda: workshop.desk.rotate_root(change, "ed25519"))
+    assert code is UpdateCode.KEY_MISSING
+
+
+def test_a_key_that_may_sign_nothing_signs_nothing(workshop: Workshop) -> None:
+    workshop.add()
+    code = refused(lambda: workshop.sign("targets-1", "root-1"))
+    assert code is UpdateCode.KEY_NEEDLESS
+    assert not any(need.signed for role in workshop.desk.staged() for need in role.needs)
+
+
+def test_a_change_takes_the_signatures_away(workshop: Workshop) -> None:
+    workshop.add()
+    workshop.sign("targets-1")
+    workshop.add("2.0.0")
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+
+
+def test_an_image_that_was_changed_in_the_staging_is_not_published(workshop: Workshop) -> None:
+    workshop.add()
+    workshop.sign("targets-1")
+    (staged,) = workshop.desk.folders.staged_targets.rglob("*.bin")
+    staged.write_bytes(b"other")
+    assert refused(workshop.desk.publish) is UpdateCode.IMAGE_INVALID
+    assert update_repository(workshop.home, None).targets() == []
+
+
+def test_metadata_that_a_client_would_refuse_is_not_published(workshop: Workshop) -> None:
+    """Somebody who can write in the home adds a role's signature that isn't one."""
+    workshop.add()
+    workshop.sign("targets-1")
+    file = workshop.desk.folders.staged_metadata / f"{model_role(MODEL)}.json"
+    file.write_bytes(file.read_bytes().replace(b"meter/1.0.0", b"meter/6.6.6"))
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+
+
+def test_signatures_are_made_elsewhere_and_add_up(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, targets_threshold=2)
+    workshop.add()
+    for person in ("targets-1", "targets-2"):
+        folder = tmp_path / f"medium-{person}"
+        workshop.desk.export_staging(folder)
+        ExportedStaging(folder).sign([workshop.key(person)])
+        assert len(workshop.desk.import_staging(folder)) == 2
+        assert workshop.desk.import_staging(folder) == []
+    workshop.desk.publish()
+    assert len(update_repository(workshop.home, None).targets()) == 1
+
+
+def test_signatures_on_something_else_are_refused(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.add()
+    workshop.desk.export_staging(tmp_path / "medium")
+    ExportedStaging(tmp_path / "medium").sign([workshop.key("targets-1")])
+    workshop.add("2.0.0")
+    code = refused(lambda: workshop.desk.import_staging(tmp_path / "medium"))
+    assert code is UpdateCode.STAGING_DIFFERS
+
+
+def test_what_was_discarded_is_gone_with_its_keys(workshop: Workshop) -> None:
+    workshop.add()
+    workshop.desk.rotate_root(RootChange(new_online=("director",)), "ed25519")
+    workshop.desk.discard()
+    assert workshop.desk.staged() == ()
+    assert len(list(workshop.desk.folders.keys.iterdir())) == 3
+    assert refused(workshop.desk.publish) is UpdateCode.NOTHING_STAGED
+
+
+def test_before_the_first_publication_nothing_is_discarded(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, publish=False)
+    assert refused(workshop.desk.discard) is UpdateCode.STAGING_IN_THE_WAY
+    assert workshop.desk.staged()
+
+
+def test_renewing_signs_the_same_for_longer(workshop: Workshop) -> None:
+    workshop.publish_image()
+    before = workshop.desk.view()
+    workshop.desk.renew()
+    workshop.sign("targets-1")
+    after = workshop.desk.publish()
+    assert after.targets == before.targets
+    versions = {role.role: role.version for role in after.roles}
+    assert (versions["targets"], versions["model-meter"], versions["root"]) == (3, 2, 1)
+
+
+def test_a_repository_is_made_once(workshop: Workshop) -> None:
+    keys = workshop.key_set(["root-1"], 1)
+    code = refused(lambda: workshop.desk.create(keys, keys, Lifetimes(), "ed25519"))
+    assert code is UpdateCode.REPOSITORY_EXISTS
+
+
+def test_a_threshold_above_the_keys_makes_no_repository(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path / "other")
+    keys = workshop.key_set(["root-1"], 2)
+    desk = UpdateDesk(type(workshop.home)(tmp_path), None, workshop.clock)
+    code = refused(lambda: desk.create(keys, KeySet((), 0), Lifetimes(), "ed25519"))
+    assert code is UpdateCode.THRESHOLD_INVALID
+    assert not (tmp_path / "updates").exists()
+
+
+def test_without_a_repository_commands_say_so(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path / "other")
+    desk = UpdateDesk(type(workshop.home)(tmp_path), None, workshop.clock)
+    assert refused(desk.view) is UpdateCode.REPOSITORY_MISSING
+    assert refused(desk.publish) is UpdateCode.REPOSITORY_MISSING
+
+
+def test_metadata_that_no_broker_carries_is_refused(workshop: Workshop) -> None:
+    for number in range(100):
+        new = new_image(
+            workshop, version=f"1.{number}", notes="x" * 2000, path=f"meter/1.{number}/fw.bin"
+        )
+        try:
+            workshop.desk.add(new)
+        except UpdateError as error:
+            code = error.code
+            break
+    else:
+        pytest.fail("nobody objected")
+    assert code is UpdateCode.METADATA_TOO_LARGE
+    workshop.sign("targets-1")
+    workshop.desk.publish()
