@@ -59,7 +59,7 @@ def decide_recover(context: RecoverContext, csr: VerifiedCsr, now: datetime) -> 
         raise Refused(Code.RECOVERY_OTHER_GROUP)
     if member.device.state not in MEMBERS or last.revoked_for in _BY_OPERATOR:
         raise Refused(Code.RECOVERY_BLOCKED)
-    if last.state is not CertificateState.ACTIVE:
+    if last.state is not CertificateState.ACTIVE and not _is_abandoned(last, member):
         # A device has one certificate in this state: the one that it proved last.
         raise Refused(Code.RECOVERY_SUPERSEDED)
     decision = decide_successor(member, csr, context.key_certificate, now)
@@ -68,13 +68,21 @@ def decide_recover(context: RecoverContext, csr: VerifiedCsr, now: datetime) -> 
     return decision
 
 
+def _is_abandoned(last: Certificate, member: Member) -> bool:
+    """Whether it was the last one, and ended with its authority: nobody suspects the device."""
+    was_last = all(each.state is not CertificateState.ACTIVE for each in member.certificates)
+    is_proven = last.confirmed_at is not None
+    return last.revoked_for is RevocationReason.ABANDONED and is_proven and was_last
+
+
 def _check_time(last: Certificate, within: timedelta, now: datetime) -> None:
     """Not for a repeated request: what was granted in time is given again."""
     approved = last.recovery_approved_until
     if approved is not None and now < approved:
         return
-    if now < last.not_after:
-        wait = min(last.not_after - now, _WAIT_AT_MOST)
+    end = last.not_after if last.revoked_at is None else min(last.not_after, last.revoked_at)
+    if now < end:
+        wait = min(end - now, _WAIT_AT_MOST)
         raise Refused(Code.RECOVERY_TOO_EARLY, retry_after_s=ceil(wait.total_seconds()))
-    if not within or now - last.not_after > within:
+    if not within or now - end > within:
         raise Refused(Code.RECOVERY_WINDOW_PASSED)

@@ -22,6 +22,7 @@ from broker.core.ca_rollover import (
 from broker.core.campaign import Campaign, CampaignId, CampaignInput, CampaignState
 from broker.core.lifecycle import (
     CertificateInput,
+    CertificateState,
     DeviceInput,
     next_certificate_state,
 )
@@ -35,6 +36,7 @@ from broker.services.revoking import FLEET_CRL_WANTED
 
 SHOWN_AT_MOST: Final = 1000
 _BATCH: Final = 5000
+_ALL: Final = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -254,13 +256,15 @@ def _revoke_rest(tx: WriteTransaction, rollover: Rollover, now: datetime) -> Non
     left: set[DeviceId] = set()
     while page := tx.left_behind(rollover.old, rollover.new, now, max(left, default=""), _BATCH):
         left.update(page)
-    while rest := tx.certificates_by(rollover.old, now, _BATCH):
-        for each in rest:
-            tx.save_certificate(_revoked(each, each.device_id in left, now))
-            tx.save_lock_out(_lock_out(each, wanted, now))
+    for each in tx.certificates_by(rollover.old, now, _ALL):
+        tx.save_certificate(_ended(each, each.device_id in left, now))
+        tx.save_lock_out(_lock_out(each, wanted, now))
 
 
-def _revoked(certificate: Certificate, is_abandoned: bool, now: datetime) -> Certificate:
+def _ended(certificate: Certificate, is_abandoned: bool, now: datetime) -> Certificate:
+    if certificate.state is CertificateState.ISSUED:
+        # It can't be proven any more; what goes with that is the lapse's to do.
+        return replace(certificate, confirm_by=now)
     reason = RevocationReason.ABANDONED if is_abandoned else RevocationReason.SUPERSEDED
     state = next_certificate_state(certificate.state, CertificateInput.REVOKE)
     return replace(certificate, state=state, revoked_at=now, revoked_for=reason, held_at=None)

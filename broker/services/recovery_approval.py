@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.core.lifecycle import CertificateState
-from broker.core.records import Certificate, Device, Event, EventKind
+from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
 from broker.core.renew_policy import MEMBERS
 from broker.ports import Clock, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
@@ -50,7 +50,7 @@ def _approve(tx: WriteTransaction, device_id: DeviceId, now: datetime, until: da
     device = tx.device(device_id)
     if device is None:
         raise unknown_device(device_id)
-    proven = [c for c in tx.certificates_of([device_id]) if c.state is CertificateState.ACTIVE]
+    proven = _proven(tx.certificates_of([device_id]))
     if device.state not in MEMBERS or not proven:
         raise _not_a_member(device)
     certificate = replace(proven[-1], recovery_approved_until=until)
@@ -66,6 +66,12 @@ def _approve(tx: WriteTransaction, device_id: DeviceId, now: datetime, until: da
         )
     )
     return Approval(device_id, certificate, until)
+
+
+def _proven(certificates: Sequence[Certificate]) -> list[Certificate]:
+    """What its key may be asked for: the one in use, else the one that ended with its authority."""
+    active = [c for c in certificates if c.state is CertificateState.ACTIVE]
+    return active or [c for c in certificates if c.revoked_for is RevocationReason.ABANDONED]
 
 
 def _not_a_member(device: Device) -> Problem:

@@ -14,6 +14,8 @@ from cryptography import x509
 from broker.core.ca_rollover import Phase
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import EventKind, RevocationReason
+from broker.protocol.codes import Code
+from broker.protocol.messages import Rejected
 from broker.protocol.names import DeviceId
 from broker.protocol.zones import Zone
 from broker.services.problems import Problem, ProblemCode
@@ -24,7 +26,7 @@ from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request
 from tests.support.csrs import fresh_key
 from tests.support.device_agents import device
-from tests.support.members import Holder, connected, join, prove
+from tests.support.members import Holder, connected, join, prove, recover
 from tests.support.members import as_client as holder_client
 from tests.support.peers import peer
 from tests.support.rolling import issuer_of, look, moved, operate, reached, roll, start
@@ -88,7 +90,7 @@ async def test_a_fleet_moves_by_itself_and_the_old_authority_is_dropped(
         assert (said["old"], said["new"]) == (1, 2)
         standing = await moved(stack)
         assert (standing.moved, standing.left) == (2, 0)
-        for client in kept:  # in its time of grace, though the device itself comes back for its name
+        for client in kept:  # in its time of grace; the device itself comes back for its name
             await eventually(partial(is_admitted, stack, client))
         assert (await roll(stack, "finish"))["phase"] in ("leaving", "done")
         await reached(stack, Phase.DONE)
@@ -216,6 +218,13 @@ async def test_who_is_abandoned_is_thrown_off_and_the_others_live_on(
     assert await admits(stack, quick, tmp_path)
     (lost,) = await stack.certificates_of("A1")
     assert lost.revoked_for is RevocationReason.ABANDONED
+    key = fresh_key()
+    found = slow.given(key, await recover(stack, slow.recovery(key)))
+    assert issuer(found) == issuer_of(stack, 2)
+    await prove(stack, found, tmp_path)
+    again = await recover(stack, slow.recovery(fresh_key()))
+    assert isinstance(again, Rejected)
+    assert again.known_code is Code.RECOVERY_REFUSED
 
 
 async def test_a_service_that_was_down_takes_it_up(stack: Stack, tmp_path: Path) -> None:

@@ -189,3 +189,35 @@ def test_a_new_certificate_needs_all_of_it(
         assert isinstance(decide_recover(context, CSR, NOW), Succeed)
     else:
         assert public(code(context)) in (Code.RECOVERY_REFUSED, Code.RECOVERY_TOO_EARLY)
+
+
+GIVEN_UP = a_certificate(
+    state=CertificateState.REVOKED,
+    revoked_for=RevocationReason.ABANDONED,
+    revoked_at=NOW - timedelta(hours=1),
+    confirmed_at=NOW - timedelta(days=3),
+    not_after=NOW + timedelta(days=60),
+)
+
+
+def given_up(*others: Certificate, **changes: Any) -> RecoverContext:
+    """Its authority was replaced before it had moved; it may hold `others` that aren't revoked."""
+    last = replace(GIVEN_UP, **changes)
+    return replace(CONTEXT, last=last, member=replace(MEMBER, certificates=others))
+
+
+def test_who_was_abandoned_with_its_authority_comes_back_at_once() -> None:
+    assert isinstance(decide_recover(given_up(), CSR, NOW), Succeed)
+
+
+def test_whoever_has_come_back_is_not_abandoned_any_more() -> None:
+    assert code(given_up(a_certificate(state=CertificateState.ACTIVE))) is Code.RECOVERY_SUPERSEDED
+
+
+def test_what_was_never_proven_is_nobody_s_last_certificate() -> None:
+    assert code(given_up(confirmed_at=None)) is Code.RECOVERY_SUPERSEDED
+
+
+def test_the_window_of_the_abandoned_begins_with_the_end_of_their_authority() -> None:
+    late = given_up(revoked_at=NOW - WINDOW - MOMENT)
+    assert code(late) is Code.RECOVERY_WINDOW_PASSED
