@@ -23,7 +23,7 @@ from broker.core.lifecycle import (
     DeviceInput,
     DeviceState,
 )
-from broker.protocol import limits
+from broker.protocol import limits, topics
 from broker.protocol.codec import rejection
 from broker.protocol.codes import EXPLANATIONS, Code, Refused, public
 from broker.protocol.messages import (
@@ -31,10 +31,24 @@ from broker.protocol.messages import (
     ConfirmRequest,
     EnrollAccepted,
     EnrollRequest,
+    RecoverRequest,
     Rejected,
+    RenewRequest,
+    RotationOrder,
+    SignedTrustBundle,
 )
-from broker.protocol.names import NAME_PATTERN
-from broker.protocol.topics import Operation, Outcome
+from broker.protocol.names import NAME_PATTERN, ClaimName, ClientId, DeviceId
+from broker.protocol.topics import ZONE_OF, ClaimOrigin, Desired, DeviceOrigin, Operation, Outcome
+from broker.protocol.updates import (
+    Assignment,
+    BlockAccepted,
+    BlockRequest,
+    ImageFacts,
+    ReportAccepted,
+    ReportRequest,
+    SignedAssignment,
+    UpdateReport,
+)
 from broker.protocol.zones import Zone
 from device_client import retry
 from device_client.errors import RequestRejected
@@ -146,17 +160,43 @@ def filled(page: str) -> str:
 
 # --- AsyncAPI -------------------------------------------------------------------------------------
 
-ACCEPTED = {Operation.ENROLL: EnrollAccepted, Operation.CONFIRM: ConfirmAccepted}
-REQUESTS = {Operation.ENROLL: EnrollRequest, Operation.CONFIRM: ConfirmRequest}
-ADDRESSES = {
-    Operation.ENROLL: (Zone.CLAIM, "muster/v1/claim/{claimName}/{clientId}/enroll"),
-    Operation.CONFIRM: (Zone.FLEET, "muster/v1/device/{deviceId}/confirm"),
+REQUESTS: Mapping[Operation, type] = {
+    Operation.ENROLL: EnrollRequest,
+    Operation.RECOVER: RecoverRequest,
+    Operation.CONFIRM: ConfirmRequest,
+    Operation.RENEW: RenewRequest,
+    Operation.REPORT: ReportRequest,
+    Operation.BLOCK: BlockRequest,
 }
+ACCEPTED: Mapping[Operation, type] = {
+    Operation.ENROLL: EnrollAccepted,
+    Operation.RECOVER: EnrollAccepted,
+    Operation.CONFIRM: ConfirmAccepted,
+    Operation.RENEW: EnrollAccepted,
+    Operation.REPORT: ReportAccepted,
+    Operation.BLOCK: BlockAccepted,
+}
+CLAIMANT = ClaimOrigin(ClaimName("{claimName}"), ClientId("{clientId}"))
+DEVICE = DeviceOrigin(DeviceId("{deviceId}"))
+RETAINED: Mapping[str, tuple[str, type | None]] = {
+    "desiredRotation": (
+        topics.desired_topic(DEVICE.device_id, Desired.ROTATION),
+        RotationOrder,
+    ),
+    "desiredUpdate": (topics.desired_topic(DEVICE.device_id, Desired.UPDATE), SignedAssignment),
+    "trustBundle": (topics.TRUST_BUNDLE, SignedTrustBundle),
+    "updateMetadata": (topics.metadata_topic("{metadataFile}"), None),
+}
+"""By channel, the topic and its message; none where TUF's specification says what it is."""
+INNER = (Assignment, UpdateReport, ImageFacts)
+"""What travels as text within a signed message, or within TUF's metadata."""
 PARAMETERS = {
     "claimName": "The claim certificate's common name.",
     "clientId": "The id of the connection that publishes.",
     "deviceId": "The device certificate's common name.",
+    "metadataFile": "The name of a file of TUF's metadata, such as `3.root.json`.",
 }
+METADATA = "TufMetadata"
 
 
 def asyncapi() -> str:
@@ -197,13 +237,22 @@ def _server(host: str, description: str) -> dict[str, Any]:
     }
 
 
+def _address(operation: Operation) -> str:
+    if ZONE_OF[operation] is Zone.CLAIM:
+        return topics.claim_topic(CLAIMANT, operation)
+    return topics.device_topic(DEVICE, operation)
+
+
 def _channels() -> dict[str, Any]:
     channels = {}
-    for operation, (zone, address) in ADDRESSES.items():
-        channels[operation.value] = _channel(zone, address, REQUESTS[operation])
+    for operation, zone in ZONE_OF.items():
+        address = _address(operation)
+        channels[operation.value] = _channel(zone, address, REQUESTS[operation].__name__)
         for outcome, message in _answers(operation).items():
             name = f"{operation}{outcome.capitalize()}"
-            channels[name] = _channel(zone, f"{address}/{outcome}", message)
+            channels[name] = _channel(zone, f"{address}/{outcome}", message.__name__)
+    for name, (address, kind) in RETAINED.items():
+        channels[name] = _channel(Zone.FLEET, address, kind.__name__ if kind else METADATA)
     return channels
 
 
@@ -211,32 +260,32 @@ def _answers(operation: Operation) -> dict[Outcome, type]:
     return {Outcome.ACCEPTED: ACCEPTED[operation], Outcome.REJECTED: Rejected}
 
 
-def _channel(zone: Zone, address: str, message: type) -> dict[str, Any]:
+def _channel(zone: Zone, address: str, message: str) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", address)
     return {
         "address": address,
         "servers": [{"$ref": f"#/servers/{zone}"}],
         "parameters": {name: {"description": PARAMETERS[name]} for name in names},
-        "messages": {
-            message.__name__: {"$ref": f"#/components/messages/{message.__name__}"},
-        },
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
     }
 
 
 def _operations() -> dict[str, Any]:
     operations = {}
-    for operation in ADDRESSES:
+    for operation in ZONE_OF:
         operations[operation.value] = _operation("send", operation.value)
         for outcome in Outcome:
             name = f"{operation}{outcome.capitalize()}"
             operations[name] = _operation("receive", name)
+    for name in RETAINED:
+        operations[name] = _operation("receive", name, is_retained=True)
     return operations
 
 
-def _operation(action: str, channel: str) -> dict[str, Any]:
+def _operation(action: str, channel: str, *, is_retained: bool = False) -> dict[str, Any]:
     mqtt = {"qos": 1, "bindingVersion": "0.2.0"}
-    if action == "send":
-        mqtt = {"qos": 1, "retain": False, "bindingVersion": "0.2.0"}
+    if action == "send" or is_retained:
+        mqtt = {"qos": 1, "retain": is_retained, "bindingVersion": "0.2.0"}
     return {
         "action": action,
         "channel": {"$ref": f"#/channels/{channel}"},
@@ -244,19 +293,29 @@ def _operation(action: str, channel: str) -> dict[str, Any]:
     }
 
 
+def _kinds() -> list[type]:
+    retained = [kind for _, kind in RETAINED.values() if kind is not None]
+    return list(dict.fromkeys([*REQUESTS.values(), *ACCEPTED.values(), Rejected, *retained]))
+
+
 def _messages() -> dict[str, Any]:
-    kinds = [*REQUESTS.values(), *ACCEPTED.values(), Rejected]
-    return {
+    messages: dict[str, Any] = {
         kind.__name__: {
             "contentType": "application/json",
             "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
         }
-        for kind in kinds
+        for kind in _kinds()
     }
+    messages[METADATA] = {
+        "contentType": "application/json",
+        "summary": "A file of TUF's metadata, unchanged (TUF 1.0, section 4).",
+        "payload": {"type": "object"},
+    }
+    return messages
 
 
 def _schemas() -> dict[str, Any]:
-    kinds = [*REQUESTS.values(), *ACCEPTED.values(), Rejected]
+    kinds = [*_kinds(), *INNER]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     schemas["Rejected"]["properties"]["code"]["examples"] = sorted(
         code for code in Code if public(code) is code

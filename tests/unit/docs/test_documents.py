@@ -23,7 +23,15 @@ from broker.protocol.messages import (
     Rejected,
 )
 from broker.protocol.names import ClaimName, ClientId, DeviceId
-from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Operation, Outcome
+from broker.protocol.topics import (
+    ZONE_OF,
+    ClaimOrigin,
+    Desired,
+    DeviceOrigin,
+    Operation,
+    Outcome,
+)
+from broker.protocol.zones import Zone
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -131,10 +139,26 @@ def test_every_reference_of_the_asyncapi_document_resolves() -> None:
 
 def test_the_asyncapi_document_has_every_topic_and_no_other() -> None:
     claimant = ClaimOrigin(ClaimName("{claimName}"), ClientId("{clientId}"))
+    device = DeviceOrigin(DeviceId("{deviceId}"))
     requests = [
-        topics.claim_topic(claimant, Operation.ENROLL),
-        topics.device_topic(DeviceOrigin(DeviceId("{deviceId}")), Operation.CONFIRM),
+        topics.claim_topic(claimant, operation)
+        if zone is Zone.CLAIM
+        else topics.device_topic(device, operation)
+        for operation, zone in ZONE_OF.items()
     ]
     answers = [topics.answer_topic(topic, outcome) for topic in requests for outcome in Outcome]
+    retained = [topics.desired_topic(device.device_id, what) for what in Desired]
+    retained += [topics.TRUST_BUNDLE, topics.metadata_topic("{metadataFile}")]
     addresses = [channel["address"] for channel in ASYNCAPI["channels"].values()]
-    assert sorted(addresses) == sorted(requests + answers)
+    assert set(ZONE_OF) == set(Operation)
+    assert sorted(addresses) == sorted(requests + answers + retained)
+
+
+def test_what_is_retained_is_received_as_such() -> None:
+    retained = {
+        name
+        for name, operation in ASYNCAPI["operations"].items()
+        if operation["bindings"]["mqtt"].get("retain")
+    }
+    assert retained == {"desiredRotation", "desiredUpdate", "trustBundle", "updateMetadata"}
+    assert all(ASYNCAPI["operations"][name]["action"] == "receive" for name in retained)
