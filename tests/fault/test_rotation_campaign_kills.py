@@ -1,0 +1,182 @@
+"""Kill -9 of the service at every step of a rotation campaign.
+
+In the end each device was ordered once, has followed once, and is counted; or its order is gone.
+"""
+
+import contextlib
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import aiomqtt
+import pytest
+import pytest_asyncio
+
+from broker.core.campaign import (
+    CampaignId,
+    CampaignInput,
+    CampaignState,
+    Selection,
+    SelectionKind,
+)
+from broker.core.lifecycle import DeviceInput
+from broker.core.records import EventKind
+from broker.protocol.topics import Desired, desired_topic
+from broker.protocol.zones import Zone
+from broker.settings import BrokerKind
+from tests.fault.dying_campaign import ORDERING, SETTLING, WITHDRAWING
+from tests.support.acting import act
+from tests.support.campaigning import (
+    campaign,
+    change_campaign,
+    follow,
+    follow_all,
+    members,
+    next_order,
+    renew_by_order,
+    start_campaign,
+)
+from tests.support.members import Holder, as_client, prove
+from tests.support.peers import peer
+from tests.support.postgres import PostgresCluster
+from tests.support.stack import Plan, Stack, prepared_stack
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_numbers = itertools.count(1)
+_WITHIN_S: Final = 15.0
+
+
+@pytest_asyncio.fixture(
+    params=["embedded-sqlite", "mosquitto-sqlite", "mosquitto-postgresql"],
+    scope="module",
+    loop_scope="module",
+)
+async def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """One installation for all steps; it runs between them."""
+    kind, _, database = request.param.partition("-")
+    url = "sqlite:///registry.db"
+    if database == "postgresql":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        url = cluster.new_database()
+    plan = Plan(BrokerKind(kind), url, in_process=False)
+    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
+        await prepared.installation.standard([])
+        await prepared.start_service()
+        yield prepared
+        await prepared.kill_service()
+
+
+async def dies(stack: Stack, step: str) -> None:
+    """Starts the service, which then dies of itself at `step`."""
+    await stack.process.launch("-m", "tests.fault.dying_campaign", f"{step}:1")
+    ended = await stack.process.ended(within=30)
+    assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
+
+
+async def group(stack: Stack, place: Path) -> list[Holder]:
+    """Three members of their own for each test."""
+    return await members(stack, place, *(f"R{next(_numbers)}" for _ in range(3)))
+
+
+async def begin(stack: Stack, fleet: list[Holder]) -> CampaignId:
+    ids = tuple(holder.device_id for holder in fleet)
+    return await start_campaign(stack, Selection(SelectionKind.DEVICES, ids=ids))
+
+
+async def is_in(stack: Stack, number: CampaignId, state: CampaignState) -> bool:
+    return (await campaign(stack, number)).state is state
+
+
+async def ordered(stack: Stack, fleet: list[Holder]) -> list[str]:
+    """Whose orders are in the audit log."""
+    ids = {holder.device_id for holder in fleet}
+    events = await stack.events_of(EventKind.ROTATION_ORDERED)
+    return sorted(event.device_id for event in events if event.device_id in ids)
+
+
+@pytest.mark.parametrize("step", ORDERING)
+async def test_each_is_ordered_once_and_the_campaign_ends(
+    stack: Stack, step: str, tmp_path: Path
+) -> None:
+    everyone = step.startswith("listed")
+    if everyone:  # who was here before takes no part
+        await act(stack, DeviceInput.RETIRE, *(d.id for d in await stack.devices()), within_s=0)
+    fleet = await group(stack, tmp_path)
+    names = sorted(holder.device_id for holder in fleet)
+    await stack.kill_service()
+    number = await (start_campaign(stack) if everyone else begin(stack, fleet))
+    await dies(stack, step)
+    await stack.start_service()
+    await follow_all(stack, fleet, tmp_path)
+    await eventually(lambda: is_in(stack, number, CampaignState.DONE), within=_WITHIN_S)
+    done = await campaign(stack, number)
+    assert (done.total, done.done) == (len(fleet), len(fleet))
+    assert await ordered(stack, fleet) == names
+    for holder in fleet:
+        found = await stack.certificates_of(holder.device_id.removeprefix("lamp-"))
+        assert len(found) == 2
+
+
+@pytest.mark.parametrize("step", SETTLING)
+async def test_who_has_followed_is_counted_once(stack: Stack, step: str, tmp_path: Path) -> None:
+    fleet = await group(stack, tmp_path)
+    number = await begin(stack, fleet)
+    renewed = [await renew_by_order(stack, holder, tmp_path) for holder in fleet]
+    await stack.kill_service()
+    lives = len(stack.process.lines("ready"))
+    await stack.process.launch("-m", "tests.fault.dying_campaign", f"{step}:1")
+    await eventually(lambda: len(stack.process.lines("ready")) > lives, within=30)
+    # It dies at its first look at a device that has followed; maybe before it has said so to it.
+    with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+        await prove(stack, renewed[0], tmp_path)
+    assert await stack.process.ended(within=30) == -signal.SIGKILL, stack.process.log()[-3000:]
+    await stack.start_service()
+    for holder in renewed:
+        await prove(stack, holder, tmp_path)
+    await eventually(lambda: is_in(stack, number, CampaignState.DONE), within=_WITHIN_S)
+    done = await campaign(stack, number)
+    assert (done.total, done.done, done.settled) == (len(fleet),) * 3
+
+
+@pytest.mark.parametrize("step", WITHDRAWING)
+async def test_a_cancelled_campaign_s_orders_are_taken_back(
+    stack: Stack, step: str, tmp_path: Path
+) -> None:
+    fleet = await group(stack, tmp_path)
+    number = await begin(stack, fleet)
+    await follow(stack, fleet[0], tmp_path)
+    for holder in fleet[1:]:
+        await next_order(stack, holder, tmp_path)
+    await stack.kill_service()
+    await change_campaign(stack, number, CampaignInput.CANCEL)
+    await dies(stack, step)
+    await stack.start_service()
+    await eventually(lambda: is_over(stack, number), within=_WITHIN_S)
+    ended = await campaign(stack, number)
+    assert (ended.done, ended.withdrawn, ended.ordered) == (1, 2, 0)
+    for holder in fleet[1:]:
+        await has_no_order_soon(stack, holder, tmp_path)
+
+
+async def is_over(stack: Stack, number: CampaignId) -> bool:
+    return (await campaign(stack, number)).is_over
+
+
+async def has_no_order_soon(stack: Stack, holder: Holder, place: Path) -> None:
+    await eventually(lambda: has_no_order(stack, holder, place))
+
+
+async def has_no_order(stack: Stack, holder: Holder, place: Path) -> bool:
+    client = as_client(stack, holder, place)
+    async with peer(stack.ports[Zone.FLEET], client) as connection:
+        await connection.hear(desired_topic(holder.device_id, Desired.ROTATION))
+        try:
+            return (await connection.next(within=0.5)).payload == b""
+        except TimeoutError:
+            return True
