@@ -28,7 +28,7 @@ class UpdateMetadata:
         self._repository = repository
         self._clock = clock
         self._needless_since: dict[str, float] = {}
-        self._published: Mapping[str, bytes] | None = None
+        self._published: Mapping[str, bytes] = {}
 
     async def bring_up_to_date(self) -> bool:
         """Signs anew what is due and has it all retained; whether anything changed.
