@@ -57,6 +57,7 @@ from broker.services.rollout_director import Director
 from broker.services.superseded import SupersededService
 from broker.services.support import SupportWatch
 from broker.services.update_metadata import UpdateMetadata
+from broker.services.update_warnings import UpdateWarnings
 from broker.settings import BrokerKind, Settings
 
 _log = structlog.get_logger(__name__)
@@ -213,10 +214,12 @@ class Muster:
         director = Director(registry, self._updates, self._clock, assigner)
         metadata = UpdateMetadata(registry, self._updates, self._clock)
         support = SupportWatch(registry, self._clock, self._telemetry)
+        warnings = UpdateWarnings(self._updates, self._clock)
         return [
             Chore("rollouts", 0.2, director.advance, longest_pause_s=5.0),
             Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
             Chore("support", 60.0, support.look),
+            Chore("update-warnings", 60.0, lambda: _warn(warnings)),
         ]
 
     async def _announce(
@@ -347,6 +350,13 @@ async def _give_alarms(alarms: ClaimAlarms) -> None:
             claim_certificate=each.claim_name,
             detail=each.detail,
             remedy=f"see 'muster claim-cert show {each.claim_name}'; if it leaked, revoke it",
+        )
+
+
+async def _warn(warnings: UpdateWarnings) -> None:
+    for each in await warnings.look():
+        _log.warning(
+            "update_metadata_lapses", role=each.subject, detail=each.message, remedy=each.remedy
         )
 
 

@@ -69,12 +69,12 @@ class Publisher:
             UpdateError: KEY_MISSING.
             AuthorityError, OSError: a file can't be read or written.
         """
+        if not needs_refresh(old, self.lifetimes, self.now):
+            return False
         snapshot, root = old.snapshot, old.root.signed
         if is_due(snapshot.signed.expires, self.lifetimes.snapshot, self.now):
             snapshot = make_snapshot(old, old.roles.of_targets(), self.lifetimes, self.now)
             sign_online(snapshot, self.folders, root, self.passphrase)
-        elif not is_due(old.timestamp.signed.expires, self.lifetimes.timestamp, self.now):
-            return False
         folder = self._prepare(old, root, Roles(), snapshot)
         switch(self.folders, folder)
         forget_states(self.folders, old.timestamp.signed.version + 1)
@@ -92,6 +92,14 @@ class Publisher:
         files[f"{snapshot.signed.version}.snapshot.json"] = encode_metadata(snapshot)
         files[TIMESTAMP_FILE] = encode_metadata(timestamp)
         return prepare(self.folders, state_name(timestamp.signed.version), files)
+
+
+def needs_refresh(state: Published, lifetimes: Lifetimes, now: datetime) -> bool:
+    """Whether the timestamp or the snapshot is due."""
+    snapshot, timestamp = state.snapshot.signed, state.timestamp.signed
+    return is_due(snapshot.expires, lifetimes.snapshot, now) or is_due(
+        timestamp.expires, lifetimes.timestamp, now
+    )
 
 
 def clear_away(folders: UpdateFolders, state: Published) -> None:

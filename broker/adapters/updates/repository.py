@@ -17,8 +17,8 @@ from broker.adapters.updates.locking import held
 from broker.adapters.updates.metadata import image_of
 from broker.adapters.updates.online import DIRECTOR, director_of, online_signers
 from broker.adapters.updates.published import Published, load_published, state_in_force
-from broker.adapters.updates.publishing import Publisher
-from broker.core.metadata_lifetime import is_lapsing
+from broker.adapters.updates.publishing import Publisher, needs_refresh
+from broker.core.metadata_lifetime import Lifetimes, is_lapsing
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import KeySignature, SignedAssignment
 from broker.update_ports import Lapse, PublishedTarget, UpdateCode, UpdateError
@@ -29,6 +29,7 @@ class _Read:
     """A state, and what was made of it once."""
 
     state: Published
+    lifetimes: Lifetimes
     targets: list[PublishedTarget]
     directors: list[CryptoSigner]
     """Empty until an assignment is signed."""
@@ -72,15 +73,17 @@ class HomeUpdateRepository:
 
     def refresh(self, now: datetime) -> bool:
         """See `UpdateRepository`."""
-        if not self._folders.lock.exists():
+        read = self._current()
+        if read is None or not needs_refresh(read.state, read.lifetimes, now):
             return False
         try:
             with translated(), held(self._folders, patience_s=0):
+                # Read anew: a command may have published since.
                 state = load_published(self._folders)
                 if state is None:
                     return False
-                lifetimes = read_lifetimes(self._folders)
-                return Publisher(self._folders, lifetimes, self._passphrase, now).refresh(state)
+                publisher = Publisher(self._folders, read.lifetimes, self._passphrase, now)
+                return publisher.refresh(state)
         except UpdateError as error:
             if error.code is UpdateCode.REPOSITORY_BUSY:
                 return False
@@ -103,8 +106,6 @@ class HomeUpdateRepository:
         read = self._current()
         if read is None:
             return []
-        with translated():
-            lifetimes = read_lifetimes(self._folders)
         state = read.state
         online = {"snapshot": state.snapshot.signed, "timestamp": state.timestamp.signed}
         offline = {role: found.signed for role, found in state.roles.named().items()}
@@ -112,7 +113,7 @@ class HomeUpdateRepository:
         lapses = [
             Lapse(role, expires)
             for role, expires in expiries.items()
-            if is_lapsing(expires, lifetimes.of(role), now)
+            if is_lapsing(expires, read.lifetimes.of(role), now)
         ]
         return sorted(lapses, key=lambda lapse: lapse.expires)
 
@@ -133,9 +134,14 @@ class HomeUpdateRepository:
             if name is None:
                 self._read = None
             elif self._read is None or self._read.state.name != name:
-                state = load_published(self._folders)
-                self._read = None if state is None else _Read(state, _published(state), [])
+                self._read = self._read_anew()
             return self._read
+
+    def _read_anew(self) -> _Read | None:
+        state = load_published(self._folders)
+        if state is None:
+            return None
+        return _Read(state, read_lifetimes(self._folders), _published(state), [])
 
 
 def _published(state: Published) -> list[PublishedTarget]:
