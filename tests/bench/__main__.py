@@ -16,6 +16,7 @@ from tests.bench import (
     lock_out,
     machine,
     raw_rates,
+    rotation_herd,
     service_cost,
     step_ca,
 )
@@ -32,6 +33,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "embedded": end_to_end.measure_embedded,
     "agent": agent.measure,
     "lock-out": lock_out.measure,
+    "rotation-herd": rotation_herd.measure,
 }
 
 _QUIET: Final = 0.1
