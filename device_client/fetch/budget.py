@@ -1,5 +1,6 @@
-"""How many bytes may be fetched in a day, over restarts; and how fast."""
+"""How many bytes may be fetched in a day, over restarts of the device."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -44,18 +45,27 @@ class DailyBudget:
                 "It goes on tomorrow; a larger budget is a setting of the device.",
             )
 
-    def spend(self, count: int) -> None:
-        """Counts bytes that have been received. Writes a file now and then."""
+    async def spend(self, count: int) -> None:
+        """Counts bytes that have been received; writes the count down now and then.
+
+        Raises:
+            OSError: it can't be written.
+        """
         self._turn_page()
         self._spent += count
         if abs(self._spent - self._kept) >= _KEEP_EVERY:
-            self.keep()
+            await self.keep()
 
-    def keep(self) -> None:
-        """Writes the count down, if it has changed."""
-        if self._file is not None and self._kept != self._spent:
-            durable.replace_file(self._file, f"{self._day} {self._spent}\n".encode())
-        self._kept = self._spent
+    async def keep(self) -> None:
+        """Writes the count down, if it has changed.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        day, spent = self._day, self._spent
+        if self._file is not None and self._kept != spent:
+            await asyncio.to_thread(durable.replace_file, self._file, f"{day} {spent}\n".encode())
+        self._kept = spent
 
     def _turn_page(self) -> None:
         if (today := self._today()) != self._day:

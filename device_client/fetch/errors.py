@@ -6,6 +6,9 @@ from device_client.errors import DeviceError
 class FetchError(DeviceError):
     """An image couldn't be fetched; what the sink has is kept, and the next fetch goes on there."""
 
+    retry_after_s: float = 0.0
+    """How long the source asked to be left alone."""
+
 
 class ImageTooLong(FetchError):
     """A source had more bytes than the signed length; none of the surplus was written."""
@@ -23,6 +26,10 @@ class ImageUnavailable(FetchError):
     """No source has it, or none can be reached."""
 
     code = "image_unavailable"
+
+
+class SourceUnfit(ImageUnavailable):
+    """The source doesn't have this image, or may not be used; asking again won't help."""
 
 
 class ImageBudgetSpent(FetchError):

@@ -1,0 +1,145 @@
+"""Fetching an image from whichever source has it, with patience, and never from the beginning
+unless a source leaves no choice.
+"""
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Protocol
+
+from broker.protocol.updates import AssignedTarget
+from device_client.backoff import Backoff
+from device_client.fetch.errors import (
+    FetchError,
+    ImageBudgetSpent,
+    ImageTooLong,
+    ImageUnavailable,
+    SourceUnfit,
+)
+from device_client.fetch.intake import Intake
+from device_client.fetch.limits import FetchLimits
+from device_client.fetch.sink import BlockAsker, Sink
+
+if TYPE_CHECKING:
+    import ssl
+
+log = logging.getLogger(__name__)
+
+
+class _Source(Protocol):
+    async def pour(self, intake: Intake) -> None: ...
+
+
+async def fetch(
+    target: AssignedTarget,
+    sink: Sink,
+    ask_blocks: BlockAsker | None,
+    limits: FetchLimits,
+    anchors: str,
+) -> None:
+    """Fills the sink to the target's length. What the bytes are worth, the caller's hash says.
+
+    The target's sources are tried in their order, and then blocks over MQTT. Where one fails, the
+    next goes on at the byte that the sink has reached. It may be cancelled at any time.
+
+    Args:
+        ask_blocks: none where there is no connection to ask on.
+        anchors: CA certificates in PEM that HTTPS servers are trusted by, besides the system's.
+
+    Raises:
+        ImageTooLong, ImageTooSlow, ImageUnavailable: the last source's reason, when none is left or
+            all have failed several times without getting on.
+        ImageBudgetSpent: it goes on tomorrow.
+        ConnectionLost: while blocks were asked for.
+        Exception: what the sink raised.
+    """
+    if sink.position > target.length:
+        await sink.restart()
+    intake = Intake(target, sink, limits)
+    try:
+        if intake.left:
+            sources = await _sources(target, ask_blocks, limits, anchors)
+            await _Plan(sources, intake, limits).carry_out()
+    finally:
+        if limits.budget is not None:
+            await limits.budget.keep()
+
+
+class _Plan:
+    """The sources that are left, and how often they have failed."""
+
+    def __init__(self, sources: list[_Source], intake: Intake, limits: FetchLimits) -> None:
+        self._sources = sources
+        self._intake = intake
+        self._limits = limits
+        self._backoff = Backoff(limits.backoff_base_s, limits.backoff_cap_s, random.random)
+        self._worth_while = max(1.0, limits.least_rate * limits.slow_window_s)
+        """Bytes that a round must bring: else a source could keep us busy with one at a time."""
+
+    async def carry_out(self) -> None:
+        error: FetchError = ImageUnavailable(
+            "The image has no source, and there is no connection to ask for blocks on.",
+            "Connect the device, or give the rollout sources.",
+        )
+        fruitless = 0
+        while self._sources:
+            before = self._intake.position
+            failed = await self._round()
+            if failed is None:
+                return
+            error = failed
+            if self._intake.position - before >= self._worth_while:
+                fruitless = 0
+                self._backoff.reset()
+            elif (fruitless := fruitless + 1) >= self._limits.fruitless:
+                break
+            if self._sources:
+                await asyncio.sleep(max(self._backoff.next(), error.retry_after_s))
+        raise error
+
+    async def _round(self) -> FetchError | None:
+        """Tries each source; the last one's reason when all have failed."""
+        error = None
+        for source in list(self._sources):
+            error = await self._exhaust(source)
+            if error is None:
+                return None
+        return error
+
+    async def _exhaust(self, source: _Source) -> FetchError | None:
+        """Tries a source for as long as it gets on, with a pause where it breaks off."""
+        while True:
+            before = self._intake.position
+            try:
+                await source.pour(self._intake)
+            except ImageBudgetSpent:
+                raise
+            except FetchError as failed:
+                log.warning("a source failed at byte %d: %s", self._intake.position, failed)
+                if isinstance(failed, SourceUnfit | ImageTooLong):
+                    self._sources.remove(source)
+                gained = self._intake.position - before
+                if type(failed) is not ImageUnavailable or gained < self._worth_while:
+                    return failed
+            else:
+                return None
+            self._backoff.reset()
+            await asyncio.sleep(self._backoff.next())
+
+
+async def _sources(
+    target: AssignedTarget, ask_blocks: BlockAsker | None, limits: FetchLimits, anchors: str
+) -> list[_Source]:
+    """What each kind needs is loaded only where it is used: a device at rest has none of it."""
+    sources: list[_Source] = []
+    if target.sources:
+        from device_client.fetch.exchange import trusting
+        from device_client.fetch.http import HttpSource
+
+        context: ssl.SSLContext = await asyncio.to_thread(trusting, anchors)
+        sources += [HttpSource(url, target, limits, context) for url in target.sources]
+    if ask_blocks is not None:
+        from device_client.fetch.blocks import BlockSource
+
+        sources.append(BlockSource(ask_blocks, target, limits))
+    return sources
