@@ -6,6 +6,8 @@ from broker.entry.cli import (
     update_ceremony,
     update_images,
     update_keys,
+    update_push,
+    update_rollouts,
     update_signing,
     update_status,
 )
@@ -18,6 +20,8 @@ commands.add_typer(update_keys.commands, name="key")
 commands.command("add")(update_images.add)
 commands.command("sign")(update_signing.sign)
 commands.command("publish")(update_signing.publish)
+commands.command("push")(update_push.push)
+update_rollouts.add_to(commands)
 commands.command("status")(update_status.status)
 commands.command("revoke")(update_images.revoke)
 commands.command("renew")(update_ceremony.renew)

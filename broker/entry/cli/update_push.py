@@ -1,0 +1,229 @@
+"""`muster update push`: start a rollout."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Annotated, Final
+
+import typer
+
+from broker.core.durations import parse_duration
+from broker.core.rollout import Rollout, Selection, Timing
+from broker.core.rollout_pace import EVERYBODY, Pace, StopRule
+from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
+from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.rollout_shown import conclude, rollout_json, watch
+from broker.installation import Installation
+from broker.ports import Registry
+from broker.protocol.names import DeviceId, GroupName
+from broker.services import rollouts
+from broker.services.rollouts import TOLD, Push, RolloutView
+from broker.update_ports import PublishedTarget
+from broker.updating import update_repository
+
+_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+_NAME_LENGTH: Final = 48
+WHEN: Final = "such as 2026-12-01T22:00 (UTC), or in how long: 7d, 12h"
+_SKIPPED: Final = {
+    "no_image_fits": "no image is for their model or hardware revision",
+    "device_model_unknown": "they never said which model they are, and several images might fit",
+    "rolled_back_before": "they rolled this image back; '--again' offers it all the same",
+    "superseded": "a newer rollout has them",
+    "device_gone": "they left the fleet",
+}
+
+
+def push(
+    context: typer.Context,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Published images; each fits some.")
+    ],
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", "--devices", metavar="ID", help="This one; repeatable."),
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="All devices of this group.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every device of the fleet.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="The rollout's, else made of the image's.")
+    ] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Tell at most so many a minute.")
+    ] = None,
+    wave: Annotated[
+        int | None, typer.Option(min=1, help="So many at a time; more when these have finished.")
+    ] = None,
+    percent: Annotated[
+        str | None, typer.Option(metavar="P,P,...", help="Waves by percent, such as 1,10,100.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="HH:MM-HH:MM", help="Hours in UTC in which to switch.")
+    ] = None,
+    not_before: Annotated[
+        str | None, typer.Option(metavar="WHEN", help=f"Download, but don't switch before: {WHEN}.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="WHEN", help=f"Switch by then, window or not: {WHEN}.")
+    ] = None,
+    abort_above: Annotated[
+        str, typer.Option(metavar="P%", help="Stop when more than so many of the finished failed.")
+    ] = "5%",
+    abort_after: Annotated[
+        int, typer.Option(min=1, help="Conclude nothing from fewer; a wave may have no more.")
+    ] = StopRule.after,
+    keep_open: Annotated[
+        bool,
+        typer.Option(
+            "--keep-open", help="Go on for devices that join when the others have finished."
+        ),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Also to devices that rolled this very image back before."),
+    ] = False,
+    watch_: Annotated[bool, typer.Option("--watch", help="Stay and show how far it is.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have devices install images, in waves and at a pace; stops by itself when too many fail."""
+    installation = common(context).installation()
+    now = installation.clock.now()
+    published = update_repository(installation.home, installation.passphrase).targets()
+    wanted = Push(
+        name=name or "",
+        paths=tuple(images),
+        selection=_selection(device or [], group, everyone),
+        pace=_pace(per_minute, wave, percent),
+        timing=Timing(_moment(not_before, now), _moment(deadline, now), _window(window)),
+        stop=_stop(abort_above, abort_after),
+        keep_open=keep_open,
+        again=again,
+    )
+    if dry_run:
+        _show_plan(_preview(installation, wanted, published, now), as_json)
+        return
+    with_registry(
+        installation,
+        lambda registry: _start(registry, installation, wanted, published, watch_, as_json),
+    )
+
+
+def _preview(
+    installation: Installation, wanted: Push, published: Sequence[PublishedTarget], now: datetime
+) -> dict[str, int]:
+    async def work(registry: Registry) -> dict[str, int]:
+        rollout = await _planned(registry, wanted, published, now)
+        return await rollouts.preview(registry, rollout)
+
+    return with_registry(installation, work)
+
+
+async def _start(
+    registry: Registry,
+    installation: Installation,
+    wanted: Push,
+    published: Sequence[PublishedTarget],
+    stays: bool,
+    as_json: bool,
+) -> None:
+    rollout = await _planned(registry, wanted, published, installation.clock.now())
+    started = await rollouts.start(registry, installation.clock, rollout)
+    if stays:
+        conclude(await watch(registry, started.name, as_json=as_json))
+        return
+    if as_json:
+        emit(rollout_json(RolloutView(started, {}, {})))
+    else:
+        say(started.name)
+    note(f"Started. Watch it: 'muster update rollout {started.name} --watch'.")
+
+
+async def _planned(
+    registry: Registry, wanted: Push, published: Sequence[PublishedTarget], now: datetime
+) -> Rollout:
+    rollout = rollouts.planned(_named(wanted, published, ""), published, now)
+    if wanted.name:
+        return rollout
+    for number in count(1):
+        ending = "" if number == 1 else f"-{number}"
+        rollout = rollouts.planned(_named(wanted, published, ending), published, now)
+        if not await _is_taken(registry, rollout.name):
+            break
+    return rollout
+
+
+async def _is_taken(registry: Registry, name: str) -> bool:
+    return await registry.read(lambda view: view.rollout(name)) is not None
+
+
+def _named(wanted: Push, published: Sequence[PublishedTarget], ending: str) -> Push:
+    if wanted.name:
+        return wanted
+    facts = [each.facts for each in published if each.path == wanted.paths[0]]
+    text = f"{facts[0].model}-{facts[0].version}" if facts else "unknown"
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", text)[:_NAME_LENGTH] + ending
+    return replace(wanted, name=name)
+
+
+def _show_plan(found: dict[str, int], as_json: bool) -> None:
+    if as_json:
+        emit({"told": found.get(TOLD, 0), "skipped": {k: n for k, n in found.items() if k != TOLD}})
+    else:
+        rows = [(TOLD, f"{found.get(TOLD, 0):,}", "")]
+        rows += [(k, f"{n:,}", _SKIPPED.get(k, "")) for k, n in found.items() if k != TOLD]
+        table(("devices", "how many", "because"), rows)
+    note("Nothing was changed.")
+
+
+def _selection(devices: Sequence[str], group: str | None, everyone: bool) -> Selection:
+    names = [name for each in devices for name in each.split(",") if name]
+    if sum((bool(names), group is not None, everyone)) != 1:
+        raise typer.BadParameter("give one of --device, --group and --all")
+    ids = tuple(DeviceId(name) for name in dict.fromkeys(names))
+    return Selection(ids, GroupName(group) if group else None, everyone)
+
+
+def _pace(per_minute: int | None, wave: int | None, percent: str | None) -> Pace:
+    if wave is not None and percent is not None:
+        raise typer.BadParameter("give --wave or --percent, not both")
+    if percent is None:
+        return Pace(per_minute=per_minute, wave_size=wave)
+    try:
+        parts = [float(part.strip().rstrip("%")) for part in percent.split(",")]
+        rising = parts if parts[-1] == EVERYBODY else [*parts, EVERYBODY]
+        return Pace(per_minute=per_minute, percent=tuple(rising))
+    except ValueError as error:
+        raise typer.BadParameter(
+            "percentages that rise, such as 1,10,100", param_hint="--percent"
+        ) from error
+
+
+def _stop(above: str, after: int) -> StopRule:
+    try:
+        return StopRule(float(above.strip().rstrip("%")) / 100, after)
+    except ValueError as error:
+        raise typer.BadParameter(
+            "a percentage from 0% to 100%", param_hint="--abort-above"
+        ) from error
+
+
+def _window(text: str | None) -> str | None:
+    if text is not None and _WINDOW.fullmatch(text) is None:
+        raise typer.BadParameter("hours such as 22:00-04:00", param_hint="--window")
+    return text
+
+
+def _moment(text: str | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return now + parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no moment; write one {WHEN}") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
