@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from broker.protocol.codes import Code
 from broker.protocol.names import SerialNumber
@@ -45,6 +45,9 @@ from device_client.trials import Trials
 from device_client.trust import TrustDuty, TrustStore
 
 log = logging.getLogger(__name__)
+
+_RECONNECTS: Final = 3
+"""So often at once; each costs the service a certificate."""
 
 ResultT = TypeVar("ResultT")
 
@@ -85,6 +88,7 @@ class Agent:
         self._duties: Sequence[Duty] = (renewal, TrustDuty(trust), *duties)
         self._last_error: DeviceError | None = None
         self._in_a_row = 0
+        self._reconnects = 0
         self._online_since: float | None = None
         self._doubted = False
         self._is_over = False
@@ -123,6 +127,7 @@ class Agent:
             try:
                 return await attempt()
             except Reconnect:
+                await self._reconnect()
                 continue
             except DeviceError as error:
                 self._forget_old_failures()
@@ -134,6 +139,12 @@ class Agent:
                 log.warning("%s: %s %s", error.stable_code, error, error.remedy)
             log.info("next try in %.1f s", delay_s)
             await asyncio.sleep(delay_s)
+
+    async def _reconnect(self) -> None:
+        """At once, unless that has been in vain."""
+        self._reconnects += 1
+        if self._reconnects > _RECONNECTS:
+            await asyncio.sleep(self._later.next())
 
     async def _prove_membership(self) -> Identity:
         async with self._membership() as (identity, _):
@@ -148,13 +159,13 @@ class Agent:
         """A connection to the fleet that this device's certificate has been confirmed on."""
         await on_disk(self._timekeeper.load)
         identity = self._tried = await self._identity()
-        self._timekeeper.not_before(identity.not_before)
         self._status.note(Activity.CONNECTING)
         async with self._conversations.at_fleet_broker(identity) as line:
             identity = await self._confirm(line, identity)
             log.info("connected to the fleet as %s", identity.device_id)
             self._last_error = None
             self._in_a_row = 0
+            self._reconnects = 0
             self._is_over = False
             self._online_since = time.monotonic()
             self._status.note(Activity.ONLINE)
@@ -166,15 +177,20 @@ class Agent:
         current = await on_disk(self._keystore.current)
         if current is None:
             return await self._enroll()
-        is_over = self._is_over or current.not_after <= self._timekeeper.floor()
+        self._timekeeper.not_before(current.not_before)
+        is_over = self._is_certainly_over(current)
         successor = await on_disk(self._keystore.succession.successor)
         chosen = self._trials.choose(current, successor, is_over)
         doubted, self._doubted = self._doubted, False
-        if chosen != current or not (is_over or doubted):
-            return chosen
-        if is_over and current.confirmed_at is not None:
+        if is_over and chosen == current and current.confirmed_at is not None:
             return await self._recover(current)
-        return await self._enroll()
+        if doubted or (is_over and chosen == current):
+            return await self._enroll()
+        return chosen
+
+    def _is_certainly_over(self, current: Identity) -> bool:
+        """Whether it has expired, by more than this device's clock."""
+        return self._is_over or current.not_after <= self._timekeeper.floor()
 
     async def _enroll(self) -> Identity:
         """Asks the claim zone with the kept key, and stores what it grants."""
@@ -182,7 +198,11 @@ class Agent:
         serial, reading = SerialNumber(claim.serial), self._timekeeper.reading()
         pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type, reading)
         self._status.note(Activity.CLAIMING)
-        grant = await self._conversations.enroll(claim, pending)
+        try:
+            grant = await self._conversations.enroll(claim, pending)
+        except KeyTooOld:
+            await self._replace_key()
+            raise
         identity = await on_disk(self._keystore.install, grant, pending)
         log.info("accepted as %s until %s", identity.device_id, identity.not_after)
         return identity
@@ -194,6 +214,7 @@ class Agent:
         try:
             return await self._succeeding.recover(claim, expired)
         except RequestRejected as refused:
+            self._is_over = False  # whatever said so: the fleet is asked again before the next time
             if not retry.may_claim_instead(refused.rejected.known_code):
                 raise
             log.warning("%s: %s %s", refused.stable_code, refused, refused.remedy)
@@ -214,19 +235,21 @@ class Agent:
                 await self._replace_superseded(line, identity)
             raise
         current = await on_disk(self._keystore.current)
-        if identity != current:
+        if current is None or current.directory != identity.directory:
             return await on_disk(
                 self._keystore.succession.promote, identity, self._timekeeper.now()
             )
         if self._trials.current_works():
+            log.warning("the broker refuses the next certificate only: it's given up")
             await on_disk(self._keystore.succession.drop, identity)
+            self._trials.begin()
         if identity.confirmed_at is not None:
             return identity
         return await on_disk(self._keystore.confirm, identity, self._timekeeper.now())
 
     async def _replace_superseded(self, line: Line, identity: Identity) -> None:
         """A newer certificate was proven. If it's lost, this one is good for renewing once more."""
-        if await on_disk(self._keystore.succession.successor) is None:
+        if await on_disk(self._keystore.succession.successor) in (None, identity):
             await self._succeeding.renew(line, identity)
             raise Reconnect
 
@@ -241,49 +264,45 @@ class Agent:
             if self._tried is not None:
                 successor = await on_disk(self._keystore.succession.successor)
                 if successor is not None:
-                    return await self._learn_of_successor(error, self._tried, successor)
+                    return await self._learn_of_two(error, self._tried, successor)
             if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
                 return self._learn_from_refusal(error)
-            if isinstance(error, KeyTooOld) and self._tried is None:
-                await self._replace_key()
+            if isinstance(error, KeyTooOld):
                 return self._in_a_row == 1
             if isinstance(error, RequestRejected):
                 return await self._learn_from_rejection(error.rejected.known_code)
         return False
 
-    async def _learn_of_successor(
-        self, error: DeviceError, tried: Identity, successor: Identity
-    ) -> bool:
+    async def _learn_of_two(self, error: DeviceError, tried: Identity, successor: Identity) -> bool:
         """While there are two identities, the failure of one begins the turn of the other."""
         succession = self._keystore.succession
         current = await on_disk(self._keystore.current)
-        if current is None:
+        if isinstance(error, CertificateRefused):
+            self._doubted = self._in_a_row >= 2 * retry.TRIES_BEFORE_DOUBT
+            if tried != successor and self._says_over(error, tried):
+                self._is_over = True
+        if tried == successor and current is not None:
+            if self._trials.successor_failed(error, self._is_certainly_over(current)):
+                log.warning("the next certificate is given up")
+                await on_disk(succession.drop, current)
+                self._trials.begin()
+            return False
+        self._trials.current_failed(error)
+        if current is None or retry.is_worthless(error):
             await on_disk(succession.take_the_place_of_current)
-            return False
-        if tried != successor:
-            self._trials.current_failed(error)
-            is_worthless = isinstance(error, RequestRejected) and error.rejected.known_code in (
-                Code.CERTIFICATE_UNKNOWN,
-                Code.CERTIFICATE_REVOKED,
-            )
-            if is_worthless:
-                await on_disk(succession.take_the_place_of_current)
-            return False
-        is_over = self._is_over or current.not_after <= self._timekeeper.floor()
-        if self._trials.successor_failed(error, is_over):
-            log.warning("the next certificate is given up")
-            await on_disk(succession.drop, current)
         return False
 
     def _learn_from_refusal(self, error: CertificateRefused) -> bool:
         """By the fleet broker, with the only identity there is."""
-        tried = self._tried
-        seems_over = tried is not None and tried.not_after <= self._timekeeper.now()
-        if error.expired or seems_over:
+        if self._tried is not None and self._says_over(error, self._tried):
             is_news, self._is_over = not self._is_over, True
             return is_news
         self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
         return self._in_a_row == retry.TRIES_BEFORE_DOUBT
+
+    def _says_over(self, error: CertificateRefused, tried: Identity) -> bool:
+        """Whether the reason is that the certificate has expired: so they say, or the clock."""
+        return error.expired or tried.not_after <= self._timekeeper.now()
 
     async def _learn_from_rejection(self, code: Code | None) -> bool:
         match code:

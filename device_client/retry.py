@@ -75,6 +75,12 @@ _CLAIM_INSTEAD: Final = frozenset(
 )
 
 
+def is_worthless(error: DeviceError) -> bool:
+    """Whether the service has said that the certificate doesn't count."""
+    codes = (Code.CERTIFICATE_UNKNOWN, Code.CERTIFICATE_REVOKED)
+    return isinstance(error, RequestRejected) and error.rejected.known_code in codes
+
+
 def may_claim_instead(code: Code | None) -> bool:
     """Whether a device whose recovery was refused may ask like a new one.
 

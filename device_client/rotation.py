@@ -11,6 +11,7 @@ from typing import Final
 from broker.protocol import codec
 from broker.protocol.codes import Refused
 from broker.protocol.messages import RotationOrder
+from broker.protocol.names import Fingerprint
 from broker.protocol.topics import Desired, desired_topic
 from device_client import schedule
 from device_client.backoff import Backoff
@@ -52,6 +53,8 @@ class RenewalDuty:
         self._again = again
         self._order: RotationOrder | None = None
         self._follow_at: datetime | None = None
+        self._succeeded: Fingerprint | None = None
+        """The certificate that a successor was granted for last."""
 
     async def perform(self, online: Online) -> None:
         """Until the successor is there, and is to be tried.
@@ -65,6 +68,10 @@ class RenewalDuty:
             await asyncio.sleep(self._again.next())
             self._trials.again()
             raise Reconnect
+        if online.identity.certificate_sha256 == self._succeeded:
+            await asyncio.sleep(self._again.next())  # that one was given up
+        else:
+            self._again.reset()
         topic = desired_topic(online.identity.device_id, Desired.ROTATION)
         async with online.connection.watch(topic) as watch:
             while True:
@@ -76,7 +83,7 @@ class RenewalDuty:
                 except DeviceError as error:
                     await self._put_off(error)
                 else:
-                    self._again.reset()
+                    self._succeeded = online.identity.certificate_sha256
                     raise Reconnect
 
     async def _until_due(self, watch: Watch, identity: Identity) -> None:

@@ -30,7 +30,12 @@ def spread(now: datetime, renew_by: datetime, draw: float) -> datetime:
 
 def planned(identity: Identity) -> datetime:
     """When the certificate is renewed if nothing else happens."""
-    return renewal_time(identity.not_before, identity.not_after, draw(identity))
+    due = renewal_time(identity.not_before, identity.not_after, draw(identity))
+    proven = identity.confirmed_at
+    if proven is not None and due <= proven < identity.not_after:
+        # It was old when it came, and would be renewed again and again without a pause.
+        return renewal_time(proven, identity.not_after, draw(identity))
+    return due
 
 
 def draw(identity: Identity, what: str = "") -> float:

@@ -83,7 +83,8 @@ class Succession:
         slot = self._slots.fill(grant, current.serial, keys.to_pem(key.key), origin)
         self._slots.name(_NEXT, slot)
         durable.remove(self._file)
-        self._slots.keep_only([current, slot])
+        in_use = self._slots.named(CURRENT)  # `current` may be an unproven one that was lent a hand
+        self._slots.keep_only([in_use or current, slot])
         return slot
 
     def promote(self, successor: Identity, at: datetime) -> Identity:

@@ -25,8 +25,6 @@ RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _WORTH_WRITING: Final = timedelta(days=1)
 """Flash wears out: the floor on the disk may be so far behind."""
 _TOLERANCE: Final = timedelta(minutes=5)
-MUCH: Final = timedelta(days=1)
-"""How far a clock may be ahead without being called wrong; the proof itself is not finer."""
 
 
 class Standing(StrEnum):
@@ -70,9 +68,13 @@ class Timekeeper:
         self._floor_at_s = elapsed()
         self._correction: Correction | None = None
         self._saved = _Record(floor=RELEASED)
+        self._is_loaded = False
 
     def load(self) -> None:
-        """Takes up what an earlier run knew; a damaged file is none."""
+        """Takes up, once, what an earlier run knew; a damaged file is none."""
+        if self._is_loaded:
+            return
+        self._is_loaded = True
         try:
             self._saved = codec.decode(self._file.read_bytes(), _Record)
         except (OSError, Refused):
@@ -121,10 +123,10 @@ class Timekeeper:
             self._floor, self._floor_at_s = moment, self._elapsed()
 
     def proven(self, moment: datetime) -> None:
-        """It's `moment` now, or little later; corrects a clock that is ahead of it by much."""
+        """It's `moment` now, or little later; corrects a clock that is ahead of it."""
         self.not_before(moment)
         reading = self._clock()
         self._correction = None
-        if reading - moment > MUCH:
+        if reading > moment:
             log.warning("the clock is ahead: it's about %s, not %s", moment, reading)
             self._correction = Correction(read=reading, actual=moment)

@@ -5,12 +5,9 @@ must not keep a device offline whose old one still does. It's given up when the 
 doesn't count, or when the broker refuses it again and again while it lets the old one in.
 """
 
-from broker.protocol.codes import Code
-from device_client.errors import CertificateRefused, DeviceError, RequestRejected
+from device_client.errors import CertificateRefused, DeviceError
 from device_client.identity import Identity
-from device_client.retry import TRIES_BEFORE_DOUBT
-
-_WORTHLESS = {Code.CERTIFICATE_UNKNOWN, Code.CERTIFICATE_REVOKED}
+from device_client.retry import TRIES_BEFORE_DOUBT, is_worthless
 
 
 class Trials:
@@ -18,13 +15,17 @@ class Trials:
 
     def __init__(self) -> None:
         """Nothing has been tried."""
+        self.begin()
+
+    def begin(self) -> None:
+        """There is another successor than before, or none."""
         self._turn_of_current = False
         self._refusals = 0
 
     def choose(self, current: Identity, successor: Identity | None, is_over: bool) -> Identity:
         """The one to try now. `is_over` is whether `current` has expired for certain."""
         if successor is None:
-            self._turn_of_current, self._refusals = False, 0
+            self.begin()
             return current
         return current if self._turn_of_current and not is_over else successor
 
@@ -35,8 +36,8 @@ class Trials:
     def successor_failed(self, error: DeviceError, is_over: bool) -> bool:
         """Takes a note; whether the successor is to be given up."""
         self._turn_of_current = True
-        if isinstance(error, RequestRejected):
-            return error.rejected.known_code in _WORTHLESS
+        if is_worthless(error):
+            return True
         if isinstance(error, CertificateRefused):
             self._refusals += 1
             return is_over and self._refusals >= TRIES_BEFORE_DOUBT

@@ -1,7 +1,9 @@
 """Both brokers as shipped, and a service that answers devices by a script instead of a registry."""
 
 import asyncio
+import base64
 import dataclasses
+import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,10 +13,13 @@ from pathlib import Path
 import aiomqtt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from broker.adapters.ca.bundles import read_trust_bundle
 from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.home import MusterHome
 from broker.protocol import codec
 from broker.protocol.bundle import ClaimBundle, write_bundle
 from broker.protocol.codes import Code, Refused
@@ -24,9 +29,13 @@ from broker.protocol.messages import (
     Endpoint,
     EnrollAccepted,
     EnrollRequest,
+    RecoverRequest,
     Rejected,
+    RenewRequest,
+    TrustBundle,
 )
 from broker.protocol.names import DeviceId
+from broker.protocol.statements import recovery_statement
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS, Outcome, answer_topic
 from broker.protocol.zones import Zone
 from tests.support.certificates import Certificates, Client
@@ -38,12 +47,31 @@ SILENCE = object()
 Twist = Callable[[EnrollAccepted], EnrollAccepted]
 """In a script: what would have been answered, falsified."""
 
-_LIFETIME = timedelta(hours=1)
 
-
-def _key_of(csr: str) -> bytes:
+def key_of(csr: str) -> bytes:
+    """The public key in a request."""
     key = x509.load_pem_x509_csr(csr.encode()).public_key()
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def pinned(home: MusterHome) -> TrustBundle:
+    """The installation's anchors, with the root that devices pin."""
+    root = home.root.certificate.read_text()
+    return dataclasses.replace(read_trust_bundle(home, 1), root=root)
+
+
+def _proven_name(request: RecoverRequest) -> DeviceId:
+    """Whose certificate the signature proves."""
+    certificate = x509.load_pem_x509_certificate(request.certificate.encode())
+    digest = hashlib.sha256(
+        x509.load_pem_x509_csr(request.csr.encode()).public_bytes(Encoding.DER)
+    ).hexdigest()
+    statement = recovery_statement(request.request_id, digest)
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(base64.b64decode(request.signature), statement, ec.ECDSA(hashes.SHA256()))
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return DeviceId(str(name.value))
 
 
 def _refusal(refusal: Refused | Rejected, request_id: str) -> tuple[Outcome, bytes]:
@@ -62,18 +90,32 @@ class FakeService:
         self.enrolls: list[EnrollRequest] = []
         self.claim_topics: list[str] = []
         self.confirms: list[ConfirmRequest] = []
+        self.renews: list[RenewRequest] = []
+        self.recovers: list[RecoverRequest] = []
         self.enroll_script: deque[object] = deque()
         self.confirm_script: deque[object] = deque()
+        self.renew_script: deque[object] = deque()
+        self.recover_script: deque[object] = deque()
+        self.lifetime = timedelta(hours=1)
+        self.age = timedelta(minutes=1)
+        """How long before now certificates begin."""
         self.issued: dict[str, EnrollAccepted] = {}
         self.ready = asyncio.Event()
         self._listening: set[Zone] = set()
+        self._clients: dict[Zone, aiomqtt.Client] = {}
         self._certificates = certificates
         self._authority = FileAuthority.load(certificates.home)
+        self.trust_bundle = pinned(certificates.home)
         self._fleet = fleet
 
     def keys_seen(self) -> set[bytes]:
         """The public keys that were sent."""
-        return {_key_of(request.csr) for request in self.enrolls}
+        return {key_of(request.csr) for request in self.enrolls}
+
+    async def retain(self, topic: str, message: object | None) -> None:
+        """Has the fleet broker retain it; None for nothing."""
+        payload = b"" if message is None else codec.encode(message)
+        await self._clients[Zone.FLEET].publish(topic, payload, qos=1, retain=True)
 
     def forget_certificates(self) -> None:
         """From now on every key gets a fresh certificate, once."""
@@ -95,6 +137,7 @@ class FakeService:
             protocol=aiomqtt.ProtocolVersion.V311,
             tls_context=client.context(),
         ) as mqtt:
+            self._clients[zone] = mqtt
             await mqtt.subscribe(CLAIM_REQUESTS if zone is Zone.CLAIM else DEVICE_REQUESTS, 1)
             self._listening.add(zone)
             if self._listening == set(Zone):
@@ -102,43 +145,63 @@ class FakeService:
             async for message in mqtt.messages:
                 topic, payload = str(message.topic), message.payload
                 assert isinstance(payload, bytes)
-                answer = (
-                    self._enroll(topic, payload) if zone is Zone.CLAIM else self._confirm(payload)
-                )
+                answer = self._answer(topic, payload)
                 if answer is not None:
                     await mqtt.publish(answer_topic(topic, answer[0]), answer[1], qos=1)
 
-    def _enroll(self, topic: str, payload: bytes) -> tuple[Outcome, bytes] | None:
-        request = codec.decode(payload, EnrollRequest)
-        self.enrolls.append(request)
-        self.claim_topics.append(topic)
-        step = self.enroll_script.popleft() if self.enroll_script else None
+    def _answer(self, topic: str, payload: bytes) -> tuple[Outcome, bytes] | None:
+        match topic.rsplit("/", 1)[1]:
+            case "enroll":
+                self.claim_topics.append(topic)
+                enroll = codec.decode(payload, EnrollRequest)
+                self.enrolls.append(enroll)
+                name = DeviceId(f"device-{enroll.serial}")
+                return self._grant(enroll, name, self.enroll_script)
+            case "recover":
+                recover = codec.decode(payload, RecoverRequest)
+                self.recovers.append(recover)
+                return self._grant(recover, _proven_name(recover), self.recover_script)
+            case "renew":
+                renew = codec.decode(payload, RenewRequest)
+                self.renews.append(renew)
+                return self._grant(renew, DeviceId(topic.split("/")[3]), self.renew_script)
+            case _:
+                return self._confirm(payload)
+
+    def _grant(
+        self,
+        request: EnrollRequest | RecoverRequest | RenewRequest,
+        name: DeviceId,
+        script: deque[object],
+    ) -> tuple[Outcome, bytes] | None:
+        step = script.popleft() if script else None
         if step is SILENCE:
             return None
         if isinstance(step, Refused | Rejected):
             return _refusal(step, request.request_id)
-        answer = self._accept(request)
+        answer = self._accept(request, name)
         if callable(step):
             answer = step(answer)
         return Outcome.ACCEPTED, codec.encode(answer)
 
-    def _accept(self, request: EnrollRequest) -> EnrollAccepted:
+    def _accept(
+        self, request: EnrollRequest | RecoverRequest | RenewRequest, name: DeviceId
+    ) -> EnrollAccepted:
         csr = x509.load_pem_x509_csr(request.csr.encode())
-        key = _key_of(request.csr).hex()
+        key = key_of(request.csr).hex()
         if key not in self.issued:
             now = datetime.now(UTC)
-            name = DeviceId(f"device-{request.serial}")
             issued = self._authority.issue(
-                name, csr.public_key(), now - timedelta(minutes=1), now + _LIFETIME
+                name, csr.public_key(), now - self.age, now + self.lifetime
             )
             self.issued[key] = EnrollAccepted(
                 request_id="",
                 device_id=name,
                 certificate_chain=issued.pem + self._authority.chain_pem,
-                not_after=now + _LIFETIME,
-                confirm_by=now + _LIFETIME,
+                not_after=now + self.lifetime,
+                confirm_by=now + self.lifetime,
                 fleet=self._fleet,
-                trust_bundle=read_trust_bundle(self._certificates.home, 1),
+                trust_bundle=self.trust_bundle,
             )
         return dataclasses.replace(self.issued[key], request_id=request.request_id)
 
@@ -188,7 +251,7 @@ class FakeFleet:
             certificate=client.certificate.read_text(),
             private_key=client.key.read_text(),
             claim=Endpoint(host="localhost", port=self.claim.port),
-            trust_bundle=read_trust_bundle(self.certificates.home, 1),
+            trust_bundle=self.service.trust_bundle,
         )
 
     def bundle_file(self, bundle: ClaimBundle | None = None) -> Path:
