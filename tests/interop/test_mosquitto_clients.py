@@ -8,11 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.core.csr import verify_csr
 from broker.core.lifecycle import CertificateState
+from broker.core.possession import verified_holder
 from broker.core.records import EventKind
+from broker.protocol import codec
 from broker.protocol.bundle import write_bundle
+from broker.protocol.messages import RecoverRequest
+from broker.protocol.statements import recovery_statement
 from broker.settings import BrokerKind
+from tests.support.csrs import csr_pem, fresh_key
+from tests.support.rotating import self_signed
 from tests.support.stack import Plan, Stack, running_stack
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -91,6 +100,21 @@ async def test_a_device_that_walks_twice_gets_the_same_certificate(
         await typed(folder, commands(*again))
         assert len(await stack.certificates_of("A-0001")) == 1
     assert (folder / "device.crt").read_text() == first
+
+
+async def test_a_recovery_signed_by_hand_proves_the_key(tmp_path: Path) -> None:
+    old = fresh_key()
+    certificate = self_signed(old)
+    key = old.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "device.key").touch(0o600)
+    (tmp_path / "device.key").write_bytes(key)
+    (tmp_path / "device.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "new.csr").write_text(csr_pem(fresh_key()))
+    await typed(tmp_path, commands("recovery"))
+    request = codec.decode((tmp_path / "recover.json").read_bytes(), RecoverRequest)
+    statement = recovery_statement(request.request_id, verify_csr(request.csr).sha256)
+    found = verified_holder(request.certificate, statement, request.signature)
+    assert found == certificate.fingerprint(hashes.SHA256()).hex()
 
 
 async def test_a_claim_by_hand_over_mqtt_5(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from broker.protocol.messages import (
     ConfirmRequest,
     EnrollAccepted,
     EnrollRequest,
+    RecoverRequest,
     Rejected,
+    RenewRequest,
 )
 from broker.protocol.names import ClaimName, ClientId, DeviceId
 from broker.protocol.topics import (
@@ -42,6 +44,8 @@ MESSAGES = {
     "enroll/accepted": EnrollAccepted,
     "confirm": ConfirmRequest,
     "confirm/accepted": ConfirmAccepted,
+    "renew": RenewRequest,
+    "recover": RecoverRequest,
     "rejected": Rejected,
 }
 
