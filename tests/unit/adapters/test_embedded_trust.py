@@ -92,7 +92,6 @@ def _crls(pki: Pki, **options: object) -> bytes:
         (lambda pki: _crls(pki, valid=-HOUR), BrokerErrorCode.CRL_EXPIRED),
         (lambda pki: _crls(pki, made=HOUR), BrokerErrorCode.CRL_NOT_YET_VALID),
         (lambda pki: _crls(pki, signer=pki.operational), BrokerErrorCode.CRL_UNTRUSTED),
-        (lambda pki: _crls(pki) + pki.operational.crl(), BrokerErrorCode.CRL_UNTRUSTED),
         (lambda pki: pki.claim.crl(), BrokerErrorCode.CRL_INCOMPLETE),
         (lambda pki: pki.infrastructure.crl(), BrokerErrorCode.CRL_INCOMPLETE),
     ],
@@ -102,6 +101,13 @@ def test_a_faulty_crl_is_refused(
 ) -> None:
     pki.write_crl(Zone.CLAIM, make(pki))
     assert _refused(pki.tls(Zone.CLAIM)) is code
+
+
+def test_the_crl_of_an_authority_that_is_not_trusted_counts_for_nothing(pki: Pki) -> None:
+    pki.write_crl(Zone.CLAIM, _crls(pki) + pki.operational.crl())
+    trust = load_trust(pki.tls(Zone.CLAIM), NOW)
+    assert trust.is_revoked(pki.operational.certificate.subject.public_bytes(), 1)
+    assert not trust.is_revoked(pki.claim.certificate.subject.public_bytes(), 1)
 
 
 def test_a_damaged_crl_fails_in_one_way_only(pki: Pki) -> None:

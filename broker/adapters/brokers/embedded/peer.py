@@ -27,7 +27,7 @@ class Peer:
 def identify(certificate_der: bytes | None, trust: Trust, zone: Zone, now: datetime) -> Peer:
     """The client behind a certificate whose chain TLS has verified.
 
-    Only a certificate that the infrastructure CA itself signed makes a client the service, and such
+    Only a certificate that an infrastructure CA itself signed makes a client the service, and such
     a certificate makes it nothing else. Revocation and expiry are checked again: the handshake may
     have begun before the newest CRL, or resumed a session that is older than either.
 
@@ -43,7 +43,7 @@ def identify(certificate_der: bytes | None, trust: Trust, zone: Zone, now: datet
         raise Ended(Ending.CERTIFICATE_REFUSED, "outside of its validity")
     if _is_ca(certificate):
         raise Ended(Ending.CERTIFICATE_REFUSED, "a CA isn't a client")
-    is_service = _is_issued_by(certificate, trust.infrastructure)
+    is_service = any(_is_issued_by(certificate, anchor) for anchor in trust.infrastructure)
     if is_service and name != service_name(zone):
         raise Ended(Ending.CERTIFICATE_REFUSED, "not the service of this zone")
     if not is_service and not is_issuable(name):

@@ -27,7 +27,7 @@ class BrokerTls:
 
     `certificate` holds the server's chain, `client_anchors` every CA that a client's chain needs,
     `crl` one CRL for each of them that issues client certificates, and `infrastructure_anchor` the
-    one CA whose certificates make a client the service.
+    CAs whose certificates make a client the service: one, or two while one replaces the other.
     """
 
     certificate: Path
@@ -43,30 +43,34 @@ class Trust:
     """What is in force, all of one reading: never changed, only replaced."""
 
     context: ssl.SSLContext
-    infrastructure: x509.Certificate
+    infrastructure: tuple[x509.Certificate, ...]
+    issuers: frozenset[bytes]
+    """Whose certificates are judged at all: those with a CRL, by their names in DER."""
     revoked: frozenset[tuple[bytes, int]]
 
     def is_revoked(self, issuer: bytes, serial: int) -> bool:
-        """Whether the certificate `serial` of `issuer` (its name in DER) is on a CRL."""
-        return (issuer, serial) in self.revoked
+        """Whether the certificate `serial` of `issuer` (its name in DER) is on a CRL, or its issuer
+        has none any more, as in a handshake that began before an authority was dropped."""
+        return issuer not in self.issuers or (issuer, serial) in self.revoked
 
 
 def load_trust(tls: BrokerTls, now: datetime) -> Trust:
     """Reads and checks all of `tls`; blocks, so call it in a thread.
 
     Every CRL is signed by an anchor and in its validity, and every anchor that issues only leaf
-    certificates (path length 0) has one.
+    certificates (path length 0) has one. CRLs of others don't count: an authority that comes has
+    its CRL first, and one that goes has it last.
 
     Raises:
         BrokerError: something is missing, faulty, expired or not signed by whom it should be.
     """
     anchors = _certificates(_read(tls.client_anchors, "client anchors"), tls.client_anchors)
     crl_pem = _read(tls.crl, "CRL")
-    revoked = _revocations(crl_pem, tls.crl, anchors, now)
+    issuers, revoked = _revocations(crl_pem, tls.crl, anchors, now)
     infrastructure = _certificates(
         _read(tls.infrastructure_anchor, "infrastructure anchor"), tls.infrastructure_anchor
-    )[0]
-    return Trust(_context(tls, anchors, crl_pem), infrastructure, revoked)
+    )
+    return Trust(_context(tls, anchors, crl_pem), tuple(infrastructure), issuers, revoked)
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -99,11 +103,13 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
 
 def _revocations(
     pem: bytes, path: Path, anchors: Sequence[x509.Certificate], now: datetime
-) -> frozenset[tuple[bytes, int]]:
+) -> tuple[frozenset[bytes], frozenset[tuple[bytes, int]]]:
+    known = {anchor.subject for anchor in anchors}
     try:
-        crls = _parse_crls(pem)
+        crls = [crl for crl in _parse_crls(pem) if crl.issuer in known]
         _check_crls(crls, anchors, now)
-        return frozenset(_entries(crls))
+        issuers = frozenset(crl.issuer.public_bytes() for crl in crls)
+        return issuers, frozenset(_entries(crls))
     except (ValueError, x509.InvalidVersion) as error:  # parsing is lazy, so each step may fail
         raise _corrupt_crl(path) from error
 
