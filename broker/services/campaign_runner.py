@@ -120,7 +120,8 @@ class CampaignRunner:
 
 def _next_devices(view: ReadTransaction, campaign: Campaign) -> list[Device]:
     wanted = wanted_devices(campaign.selection)
-    return view.devices(replace(wanted, after=campaign.listed_to, limit=_LISTED_A_PAGE))
+    after = campaign.listed_to or DeviceId("")
+    return view.devices(replace(wanted, after=after, limit=_LISTED_A_PAGE))
 
 
 def _keep_listed(tx: WriteTransaction, seen: Campaign, page: Sequence[Device]) -> Campaign | None:

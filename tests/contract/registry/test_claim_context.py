@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -24,6 +23,7 @@ from tests.support.records import (
     a_group,
 )
 from tests.support.registries import add_batch, add_member, certificate_number, device_number
+from tests.support.statements import Statements
 
 BATCH = a_claim_certificate().name
 A1 = SerialNumber("A1")
@@ -129,30 +129,6 @@ async def test_a_claim_sees_the_claims_before_it_in_its_work(registry: SqlRegist
         assert again.key_certificate == certificate_number(1)
 
     await registry.write(work)
-
-
-class Statements:
-    """Every statement that SQLite runs, and how it plans to."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def listen(self, connection: Any, _: object) -> None:
-        connection.set_trace_callback(self.seen.append)
-
-    def scans(self, path: Path) -> list[str]:
-        """The plans that look at every row of a table; not those of tables that have just one."""
-        single = ("SCAN one_row", "SCAN CONSTANT ROW")
-        engine = sa.create_engine(f"sqlite:///{path}")
-        with engine.connect() as connection:
-            explained = [
-                str(row[3])
-                for text in self.seen
-                if text.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")
-                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")
-            ]
-        engine.dispose()
-        return [plan for plan in explained if plan.startswith("SCAN") and plan not in single]
 
 
 @pytest.fixture
