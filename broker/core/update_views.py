@@ -34,6 +34,9 @@ class StagedRole:
     to it: then adding it was interrupted."""
     changes: tuple[str, ...]
     """What differs from what is published, a line each."""
+    unchanged: tuple[str, ...] = ()
+    """What is the same. Whoever signs reads it too: what is said to be published may be made up by
+    somebody who broke into the server."""
 
     @property
     def is_complete(self) -> bool:

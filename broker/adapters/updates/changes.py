@@ -1,6 +1,7 @@
 """What staged metadata changes, in lines that a person reads before signing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from tuf.api.metadata import Root, TargetFile, Targets
 
@@ -10,24 +11,35 @@ from broker.adapters.updates.online import director_of
 from broker.adapters.updates.roles import Roles
 
 
-def changes_of(role: str, published: Roles, staged: Roles) -> tuple[str, ...]:
-    """The lines for a staged role, out of the metadata that will be signed."""
+@dataclass(frozen=True)
+class Lines:
+    """What a role's metadata says, in two heaps."""
+
+    changed: tuple[str, ...]
+    """Each begins with `+`, `-` or `!`."""
+    unchanged: tuple[str, ...]
+
+
+def changes_of(role: str, published: Roles, staged: Roles) -> Lines:
+    """All that a staged role will say, out of the metadata that will be signed."""
     if role == "root" and staged.root is not None:
-        return tuple(_of_root(_signed_root(published), staged.root.signed))
-    new = staged.of_targets()[role].signed
+        old = None if published.root is None else published.root.signed
+        return _in_heaps(_of_root(old, staged.root.signed))
     before = published.of_targets().get(role)
-    return tuple(_of_targets(None if before is None else before.signed, new))
+    new = staged.of_targets()[role].signed
+    return _in_heaps(_of_targets(None if before is None else before.signed, new))
 
 
-def _signed_root(roles: Roles) -> Root | None:
-    return None if roles.root is None else roles.root.signed
+def _in_heaps(lines: Iterable[str]) -> Lines:
+    all_lines = tuple(lines)
+    unchanged = tuple(line for line in all_lines if line.startswith("="))
+    return Lines(tuple(line for line in all_lines if not line.startswith("=")), unchanged)
 
 
 def _of_root(old: Root | None, new: Root) -> Iterator[str]:
     for role in ("root", "targets", "snapshot", "timestamp", "director"):
         before = ((), 0) if old is None else _keys(old, role)
-        after = _keys(new, role)
-        yield from _of_keys(role, before, after)
+        yield from _of_keys(role, before, _keys(new, role))
     if new.consistent_snapshot is not True:
         yield "! consistent snapshots are off"
 
@@ -43,10 +55,11 @@ def _keys(root: Root, role: str) -> tuple[tuple[str, ...], int]:
 def _of_keys(
     role: str, before: tuple[tuple[str, ...], int], after: tuple[tuple[str, ...], int]
 ) -> Iterator[str]:
-    yield from (f"+ {role} key {keyid}" for keyid in after[0] if keyid not in before[0])
+    for keyid in after[0]:
+        yield f"{'=' if keyid in before[0] else '+'} {role} key {keyid}"
     yield from (f"- {role} key {keyid}" for keyid in before[0] if keyid not in after[0])
-    if (after[1], len(after[0])) != (before[1], len(before[0])):
-        yield f"  {role}: {after[1]} of {len(after[0])} keys"
+    is_same = (after[1], len(after[0])) == (before[1], len(before[0]))
+    yield f"{'=' if is_same else '!'} {role}: {after[1]} of {len(after[0])} keys"
 
 
 def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:
@@ -54,7 +67,9 @@ def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:
     for path, target in new.targets.items():
         if path not in before:
             yield f"+ {_described(target)}"
-        elif before[path] != target:
+        elif before[path] == target:
+            yield f"= {_described(target)}"
+        else:
             yield f"! {_described(target)} (was sha256 {before[path].hashes.get('sha256')})"
     revoked = revoked_targets(new)
     for path in before:
@@ -67,10 +82,9 @@ def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:
 def _of_delegations(old: Targets | None, new: Targets) -> Iterator[str]:
     before, after = _delegations(old), _delegations(new)
     for role, (keyids, threshold, paths) in after.items():
-        if before.get(role) != after[role]:
-            sign = "+" if role not in before else "!"
-            shown = ", ".join(keyid[:16] for keyid in keyids)
-            yield f"{sign} role {role} for {' '.join(paths)}: {threshold} of the keys {shown}"
+        sign = "+" if role not in before else "=" if before[role] == after[role] else "!"
+        shown = ", ".join(keyid[:16] for keyid in keyids)
+        yield f"{sign} role {role} for {' '.join(paths)}: {threshold} of the keys {shown}"
     yield from (f"- role {role}" for role in before if role not in after)
 
 

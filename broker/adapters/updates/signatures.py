@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from securesystemslib.signer import Key, Signer
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Key, Signature, Signer
 from tuf.api.metadata import Metadata, Root, Targets
 
 from broker.adapters.updates import keys
@@ -62,7 +63,8 @@ def sign(staged: Roles, published: Roles, signers: Iterable[Signer]) -> list[tup
 
 
 def merge(into: Roles, other: Roles, published: Roles) -> list[tuple[str, str]]:
-    """Takes over the signatures that `other` has on the same metadata; (role, key id) of each.
+    """Takes over the good signatures that `other` has on the same metadata; (role, key id) of
+    each.
 
     Raises:
         UpdateError: STAGING_DIFFERS when it isn't the same that was signed.
@@ -75,9 +77,11 @@ def merge(into: Roles, other: Roles, published: Roles) -> list[tuple[str, str]]:
                 f"{role} {theirs.signed.version} isn't what is staged here",
                 "export the staging again, and have that signed",
             )
-        allowed = signing_keys(role, published, into)
-        for keyid, signature in theirs.signatures.items():
-            if keyid in allowed and keyid not in mine[role].signatures:
+        for keyid, key in signing_keys(role, published, into).items():
+            signature = theirs.signatures.get(keyid)
+            if signature is None or signature == mine[role].signatures.get(keyid):
+                continue
+            if _verifies(key, signature, mine[role]):
                 mine[role].signatures[keyid] = signature
                 taken.append((role, keyid))
     return taken
@@ -115,6 +119,15 @@ def _delegators(role: str, published: Roles, staged: Roles) -> list[Delegator]:
     elif after.targets is not None and _delegates(after.targets.signed, role):
         found.append((f"targets {after.targets.signed.version}", after.targets.signed))
     return found
+
+
+def _verifies(key: Key, signature: Signature, metadata: OfflineMetadata) -> bool:
+    # A bad one that was taken over would stand in the way of a good one.
+    try:
+        key.verify_signature(signature, metadata.signed_bytes)
+    except UnverifiedSignatureError:
+        return False
+    return True
 
 
 def _delegates(targets: Targets, role: str) -> bool:

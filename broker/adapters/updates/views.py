@@ -15,16 +15,15 @@ from broker.core.update_views import RepositoryView, RoleView, StagedRole, Targe
 
 def staged_view(published: Roles, staged: Roles) -> tuple[StagedRole, ...]:
     """Every staged role, with what it changes and whose signatures it needs."""
-    return tuple(
-        StagedRole(
-            role,
-            metadata.signed.version,
-            metadata.signed.expires,
-            needs_of(role, published, staged),
-            changes_of(role, published, staged),
+    found = []
+    for role, metadata in staged.named().items():
+        signed = metadata.signed
+        lines = changes_of(role, published, staged)
+        needs = needs_of(role, published, staged)
+        found.append(
+            StagedRole(role, signed.version, signed.expires, needs, lines.changed, lines.unchanged)
         )
-        for role, metadata in staged.named().items()
-    )
+    return tuple(found)
 
 
 def repository_view(

@@ -80,6 +80,8 @@ def init(
     )
     desk.require_none()
     folders = root_key_dir or ([keys] if keys else [])
+    _check_threshold("root", root_threshold, len(root_key or ()) or root_keys)
+    _check_threshold("targets", targets_threshold, len(targets_key or ()) or targets_keys)
     makes = (0 if root_key else root_keys) + (0 if targets_key else targets_keys)
     _check_folders([*folders, *([keys] if keys else [])], desk.home.path)
     phrases = new_passphrases(
@@ -163,6 +165,14 @@ def _keys(
         public.append(new_key(path, algorithm.value, passphrases[index]))
         private.append(KeyReference(str(path), passphrases[index]))
     return _Keys(public, private)
+
+
+def _check_threshold(role: str, threshold: int, keys: int) -> None:
+    """Before keys are made that would be of no use."""
+    if threshold > keys:
+        raise typer.BadParameter(
+            f"{threshold} of {keys} keys can't sign", param_hint=f"--{role}-threshold"
+        )
 
 
 def _check_folders(folders: Sequence[Path], home: Path) -> None:

@@ -9,14 +9,18 @@ from broker.entry.cli.views import Json, shown_time
 _SHORT = 16
 
 
-def show_staged(staged: Sequence[StagedRole]) -> None:
-    """What will be signed, and by whom it still has to be."""
+def show_staged(staged: Sequence[StagedRole], *, whole: bool = False) -> None:
+    """What will be signed, and by whom it still has to be; `whole` with what stays as it was."""
     for role in staged:
         say(f"{role.role} {role.version}, until {shown_time(role.expires)}")
-        for line in role.changes or ("  nothing but a later expiry",):
+        for line in role.changes or ("nothing but a later expiry",):
+            say(f"  {line}")
+        for line in role.unchanged if whole else ():
             say(f"  {line}")
         for need in role.needs:
             say(f"  signatures: {_state(need)}")
+    if whole:
+        return
     if all(role.is_complete for role in staged):
         note("Next: 'muster update publish'.")
     else:
@@ -55,6 +59,7 @@ def staged_json(role: StagedRole) -> Json:
         "expires": role.expires,
         "is_complete": role.is_complete,
         "changes": role.changes,
+        "unchanged": role.unchanged,
         "needs": [
             {
                 "delegator": need.delegator,

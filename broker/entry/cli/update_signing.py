@@ -25,7 +25,7 @@ def sign(
 ) -> None:
     """Sign what is staged, after showing what it is. Signatures add up: everybody signs alone."""
     place = update_desk_of(context) if staging is None else ExportedStaging(staging)
-    show_staged(place.staged())
+    show_staged(place.staged(), whole=True)
     if not yes:
         typer.confirm("Sign this?", abort=True, err=True)
     for role, keyid in place.sign(key_references(key, key_passphrase_file or ())):
