@@ -23,6 +23,7 @@ from broker.ports import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 from broker.services.doctor import Finding, Level, examine_registry, registry_failed
+from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
 from broker.settings import BrokerKind, ZoneSettings
 from broker.updating import update_repository
@@ -148,7 +149,8 @@ def _examine_disk(path: Path) -> Finding:
 async def _examine_registry(installation: Installation) -> list[Finding]:
     try:
         async with installation.registry() as registry:
-            return await examine_registry(registry, installation.clock)
+            found = await examine_registry(registry, installation.clock)
+            return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]
 

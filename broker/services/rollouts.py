@@ -220,6 +220,13 @@ async def newest(registry: Registry, limit: int) -> list[RolloutView]:
     )
 
 
+async def moving(registry: Registry) -> list[RolloutView]:
+    """Those for which there is something left to do, the oldest first."""
+    return await registry.read(
+        lambda view: [_view(view, rollout) for rollout in view.moving_rollouts()]
+    )
+
+
 def known(view: ReadTransaction, name: str) -> Rollout:
     """The rollout of this name.
 

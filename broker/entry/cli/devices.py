@@ -1,16 +1,25 @@
 """`muster devices`: who is in the fleet."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
 
 from broker.core.lifecycle import DeviceState
 from broker.core.records import Certificate, Device
+from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli import device_acts, recovery
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
+from broker.entry.cli.software_shown import (
+    has_ended,
+    report_json,
+    show_software,
+    software_cells,
+    software_json,
+)
 from broker.entry.cli.views import certificate_json, device_json, shown_time
 from broker.ports import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, DeviceId, GroupName
@@ -21,6 +30,7 @@ device_acts.add_to(commands)
 recovery.add_to(commands)
 
 _PAGE: Final = 1000
+_REPORTS: Final = 20
 
 
 @commands.command("list")
@@ -31,6 +41,9 @@ def list_(
     claim: Annotated[
         str | None, typer.Option(help="Only those that claimed with this claim certificate.")
     ] = None,
+    unsupported: Annotated[
+        bool, typer.Option("--unsupported", help="Only those whose software's support has ended.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """All devices, by name."""
@@ -40,7 +53,9 @@ def list_(
         ClaimName(claim) if claim else None,
         limit=_PAGE,
     )
-    with_registry(common(context).installation(), lambda registry: _list(registry, wanted, as_json))
+    installation = common(context).installation()
+    shown = _Shown(installation.clock.now(), unsupported, as_json)
+    with_registry(installation, lambda registry: _list(registry, wanted, shown))
 
 
 @commands.command("show")
@@ -50,63 +65,114 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """One device with all the certificates that it ever had."""
-    device, certificates = with_registry(
-        common(context).installation(), lambda registry: _one(registry, device_id)
-    )
+    installation = common(context).installation()
+    now = installation.clock.now()
+    found = with_registry(installation, lambda registry: _one(registry, device_id))
+    device = found.device
     if as_json:
-        shown = [certificate_json(certificate) for certificate in certificates]
-        emit(device_json(device) | {"certificates": shown})
+        more = {
+            "certificates": [certificate_json(each) for each in found.certificates],
+            "software": software_json(found.software, now),
+            "updates": [report_json(each) for each in found.reports],
+        }
+        emit(device_json(device) | more)
         return
     _show_device(device)
-    _show_certificates(certificates)
+    show_software(found.software, found.reports, now)
+    _show_certificates(found.certificates)
     note(f"Its history: 'muster events --device {device.id}'.")
 
 
-async def _list(registry: Registry, wanted: DeviceFilter, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Shown:
+    """Which lines of a list, and how."""
+
+    now: datetime
+    unsupported: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A device and what it runs; none when it never reported."""
+
+    device: Device
+    software: DeviceUpdate | None
+
+
+@dataclass(frozen=True)
+class _One:
+    """All that is known of one device."""
+
+    device: Device
+    certificates: list[Certificate]
+    software: DeviceUpdate | None
+    reports: list[KnownReport]
+
+
+async def _list(registry: Registry, wanted: DeviceFilter, shown: _Shown) -> None:
     total = 0
     async for page in _pages(registry, wanted):
-        _show_page(page, as_json, is_first=total == 0)
-        total += len(page)
-    if not as_json:
+        lines = [each for each in page if not shown.unsupported or _is_unsupported(each, shown.now)]
+        _show_lines(lines, shown, is_first=total == 0)
+        total += len(lines)
+    if not shown.as_json:
         note(f"{total:,} devices.")
 
 
-async def _pages(registry: Registry, wanted: DeviceFilter) -> AsyncIterator[list[Device]]:
+def _is_unsupported(line: _Line, now: datetime) -> bool:
+    return line.software is not None and has_ended(line.software, now)
+
+
+async def _pages(registry: Registry, wanted: DeviceFilter) -> AsyncIterator[list[_Line]]:
     """A fleet may be too large to hold; each page is read by itself."""
     while page := await _page(registry, wanted):
         yield page
-        wanted = replace(wanted, after=page[-1].id)
+        wanted = replace(wanted, after=page[-1].device.id)
 
 
-async def _page(registry: Registry, wanted: DeviceFilter) -> list[Device]:
-    return await registry.read(lambda view: view.devices(wanted))
+async def _page(registry: Registry, wanted: DeviceFilter) -> list[_Line]:
+    def work(view: ReadTransaction) -> list[_Line]:
+        devices = view.devices(wanted)
+        known = {each.device_id: each for each in view.device_updates([d.id for d in devices])}
+        return [_Line(device, known.get(device.id)) for device in devices]
+
+    return await registry.read(work)
 
 
-def _show_page(page: list[Device], as_json: bool, *, is_first: bool) -> None:
-    if as_json:
-        for device in page:
-            emit(device_json(device))
+def _show_lines(lines: list[_Line], shown: _Shown, *, is_first: bool) -> None:
+    if shown.as_json:
+        for line in lines:
+            more = {"software": software_json(line.software, shown.now)}
+            emit(device_json(line.device) | more)
         return
     rows = [
         (
-            device.id,
-            device.state.value,
-            device.group,
-            device.serial,
-            shown_time(device.activated_at),
+            line.device.id,
+            line.device.state.value,
+            line.device.group,
+            line.device.serial,
+            shown_time(line.device.activated_at),
+            *software_cells(line.software, shown.now),
         )
-        for device in page
+        for line in lines
     ]
-    columns = ("id", "state", "group", "serial", "active since")
-    table(columns, rows, show_columns=is_first)
+    columns = ("id", "state", "group", "serial", "active since", "runs", "supported until")
+    if rows:
+        table(columns, rows, show_columns=is_first)
 
 
-async def _one(registry: Registry, device_id: str) -> tuple[Device, list[Certificate]]:
-    def work(view: ReadTransaction) -> tuple[Device, list[Certificate]]:
+async def _one(registry: Registry, device_id: str) -> _One:
+    def work(view: ReadTransaction) -> _One:
         device = view.device(DeviceId(device_id))
         if device is None:
             raise unknown_device(device_id)
-        return device, view.certificates_of([device.id])
+        return _One(
+            device,
+            view.certificates_of([device.id]),
+            view.device_update(device.id),
+            view.reports_of(device.id, _REPORTS),
+        )
 
     return await registry.read(work)
 

@@ -1,27 +1,94 @@
 """`muster update status`: who may sign, until when, what waits, and what is published."""
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
 import typer
 
 from broker.core.update_views import RepositoryView, RoleView, TargetView
-from broker.entry.cli.options import JsonOption
+from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
+from broker.entry.cli.rollout_shown import conclude, rollout_json, show_rollouts, watch
 from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import missing_table, staged_json
 from broker.entry.cli.views import Json, shown_time
+from broker.ports import Registry
+from broker.services import rollouts
+from broker.services.problems import Problem, ProblemCode
+from broker.services.rollouts import RolloutView
 
 _SHORT = 16
 
 
-def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """The roles with their keys and expiries, what is staged, and the published images."""
-    show_repository(update_desk_of(context).view(), as_json=as_json)
-
-
-def show_repository(view: RepositoryView, *, as_json: bool) -> None:
-    """The repository's part; as JSON one object with the member `repository`."""
-    if as_json:
-        emit({"repository": repository_json(view)})
+def status(
+    context: typer.Context,
+    watch_: Annotated[
+        bool, typer.Option("--watch", help="Stay with the newest rollout until it has ended.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The roles with their keys and expiries, what is staged, the published images, and what is
+    being rolled out."""
+    installation = common(context).installation()
+    if watch_:
+        conclude(with_registry(installation, lambda registry: _watch_newest(registry, as_json)))
         return
+    view = update_desk_of(context).view()
+    now = installation.clock.now()
+    fleet = with_registry(installation, lambda registry: _fleet(registry, now))
+    if as_json:
+        emit({"repository": repository_json(view), **_fleet_json(fleet)})
+        return
+    show_repository(view)
+    _show_fleet(fleet)
+
+
+@dataclass(frozen=True)
+class _Fleet:
+    """What the fleet makes of the repository."""
+
+    moving: list[RolloutView]
+    unsupported: int
+    """Devices that run something whose support has ended."""
+
+
+async def _fleet(registry: Registry, now: datetime) -> _Fleet:
+    moving = await rollouts.moving(registry)
+    return _Fleet(moving, await registry.read(lambda view: view.count_unsupported(now)))
+
+
+async def _watch_newest(registry: Registry, as_json: bool) -> RolloutView:
+    found = await rollouts.newest(registry, 1)
+    if not found:
+        raise Problem(
+            ProblemCode.ROLLOUT_UNKNOWN,
+            "There is no rollout to watch.",
+            "Start one with 'muster update push'.",
+        )
+    return await watch(registry, found[0].rollout.name, as_json=as_json)
+
+
+def _fleet_json(fleet: _Fleet) -> Json:
+    return {
+        "rollouts": [rollout_json(view) for view in fleet.moving],
+        "unsupported_devices": fleet.unsupported,
+    }
+
+
+def _show_fleet(fleet: _Fleet) -> None:
+    if fleet.moving:
+        show_rollouts(fleet.moving, title="being rolled out")
+    if fleet.unsupported:
+        note(
+            f"{fleet.unsupported:,} devices run something whose support has ended: "
+            "'muster devices list --unsupported'.",
+            "yellow",
+        )
+
+
+def show_repository(view: RepositoryView) -> None:
+    """The repository's part."""
     table(
         ("role", "version", "expires", "signed by", ""),
         [_role_row(role) for role in view.roles],

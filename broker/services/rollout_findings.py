@@ -1,0 +1,56 @@
+"""What an operator should know about rollouts, and about devices that were left behind."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from broker.core.rollout import Rollout, RolloutState
+from broker.ports import Clock, ReadTransaction, Registry
+from broker.services.doctor import Finding, Level
+
+_LOOKED_AT: Final = 20
+
+
+async def examine_rollouts(registry: Registry, clock: Clock) -> list[Finding]:
+    """Rollouts that were stopped, and devices whose software has no support any more.
+
+    Raises:
+        RegistryError: the registry failed.
+    """
+    now = clock.now()
+    return await registry.read(lambda view: list(_examine(view, now)))
+
+
+def _examine(view: ReadTransaction, now: datetime) -> Iterator[Finding]:
+    unsupported = view.count_unsupported(now)
+    if unsupported:
+        yield Finding(
+            Level.WARNING,
+            "support",
+            "devices",
+            f"{unsupported:,} devices run something whose support has ended.",
+            "See 'muster devices list --unsupported'; push them a newer image.",
+        )
+    newest = view.rollouts(_LOOKED_AT)
+    # Only the last word counts: what was stopped and followed by another is history.
+    for rollout in newest[:1] + [each for each in newest[1:] if each.moving]:
+        yield from _examine_one(rollout)
+
+
+def _examine_one(rollout: Rollout) -> Iterator[Finding]:
+    if rollout.state is RolloutState.ABORTED:
+        yield Finding(
+            Level.WARNING,
+            "rollout",
+            rollout.name,
+            f"It was stopped: {rollout.reason}.",
+            f"See 'muster update rollout {rollout.name}'; mend the image and push the next.",
+        )
+    elif rollout.state is RolloutState.PAUSED:
+        yield Finding(
+            Level.WARNING,
+            "rollout",
+            rollout.name,
+            f"It is paused: {rollout.reason or 'by an operator'}.",
+            f"Go on with 'muster update resume {rollout.name}', or cancel it.",
+        )
