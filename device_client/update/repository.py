@@ -45,7 +45,7 @@ class Repository:
         Raises:
             UpdateRefused: some of it isn't to be trusted, or isn't there.
         """
-        trusted = await asyncio.to_thread(self._recall_root, now)
+        trusted = await asyncio.to_thread(self.recall, now)
         await self._follow_roots(trusted)
         trusted.check_root()
         await self._renew_timestamp(trusted)
@@ -74,7 +74,12 @@ class Repository:
             to_ask += [(each.name, role) for each in reversed(next_roles)]
         return None
 
-    def _recall_root(self, now: datetime) -> Trusted:
+    def recall(self, now: datetime) -> Trusted:
+        """What can be trusted without asking anybody: the newest root alone. Blocks on the disk.
+
+        Raises:
+            UpdateRefused: ROOT_MISSING, or what is wrong with the flashed root.
+        """
         self._store.open()
         refusal = UpdateRefused(UpdateCode.ROOT_MISSING, "No root of trust came with this device.")
         for root in self._store.roots():

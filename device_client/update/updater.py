@@ -63,6 +63,7 @@ class Updater:
         self.means = means
         self.busy = asyncio.Lock()
         """Held by whoever takes the work from one stage to another."""
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
 
     @property
@@ -109,8 +110,10 @@ class Updater:
             if not new:
                 await self.finish(Phase.INSTALLED)
                 return
-            await self.change(lambda state: steps.chosen(state, new))
-            await self._tell(Phase.DOWNLOADING)
+            now = self.means.clock()
+            await self.change(
+                lambda state: steps.progressed(steps.chosen(state, new), Phase.DOWNLOADING, now)
+            )
 
     async def download(self, fetch: Fetch) -> None:
         """Fetches what is missing of the images, and reads it back from storage.
@@ -138,8 +141,10 @@ class Updater:
                     UpdateCode.STORAGE_UNUSABLE, f"The image can't be stored: {error}."
                 ) from error
         async with self.busy:
-            await self.change(lambda state: steps.moved(state, Stage.READY))
-            await self._tell(Phase.WAITING)
+            now = self.means.clock()
+            await self.change(
+                lambda state: steps.progressed(steps.moved(state, Stage.READY), Phase.WAITING, now)
+            )
 
     async def fail(self, error: DeviceError) -> None:
         """Counts a try in vain; the last one, or what no try can mend, ends in a refusal."""
@@ -170,7 +175,10 @@ class Updater:
             UpdateRefused: STORAGE_UNUSABLE; nothing has changed.
         """
         try:
-            state = await asyncio.to_thread(lambda: self.journal.change(step(self.journal.state)))
+            async with self._writing:
+                state = await asyncio.to_thread(
+                    lambda: self.journal.change(step(self.journal.state))
+                )
         except OSError as error:
             raise UpdateRefused(
                 UpdateCode.STORAGE_UNUSABLE, f"The journal can't be written: {error}."
@@ -198,15 +206,12 @@ class Updater:
         if assignment.sequence == known and self.state.work is None:
             return
         now = self.means.clock()
-        await self.change(lambda state: steps.taken_up(state, assignment, now))
+        if steps.taken_up(self.state, assignment, now) != self.state:
+            await self.change(lambda state: steps.taken_up(state, assignment, now))
 
     async def _until(self, holds: Callable[[State], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: holds(self.state))
-
-    async def _tell(self, phase: Phase) -> None:
-        now = self.means.clock()
-        await self.change(lambda state: steps.progressed(state, phase, now))
 
 
 def _as_refusal(error: DeviceError) -> UpdateRefused:

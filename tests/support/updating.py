@@ -1,158 +1,175 @@
-"""Rollouts on a desk: the director with a repository in memory, and devices without a wire."""
+"""A device with an updater, without a broker: its disk, its clock, its health, its downloads."""
 
-import base64
-import itertools
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from broker.core.lifecycle import CertificateState, DeviceState
-from broker.core.rollout import Progress, Rollout, Selection
-from broker.core.rollout_pace import Pace, StopRule
-from broker.core.update_records import Part
-from broker.protocol import codec, limits
+from broker.protocol import codec
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import report_statement
-from broker.protocol.topics import Desired, DeviceOrigin, desired_topic
-from broker.protocol.updates import (
-    Assignment,
-    Phase,
-    ReportAccepted,
-    ReportRequest,
-    SignedAssignment,
-    UpdateReport,
-)
-from broker.services import rollouts
-from broker.services.assigning import Assigner
-from broker.services.reports import ReportService
-from broker.services.rollout_director import Director
-from broker.services.rollouts import Push, RolloutView
-from tests.support.csrs import fresh_key
-from tests.support.desk import GROUP, Desk, authority
-from tests.support.fake_updates import FakeRepository
-from tests.support.operating import NOW
-from tests.support.records import a_certificate, a_device, a_fingerprint
+from broker.protocol.updates import AssignedTarget, Phase, UpdateReport
+from device_client.backoff import Backoff
+from device_client.timekeeping import Timekeeper
+from device_client.update.assignment import Hardware, Running
+from device_client.update.codes import UpdateRefused
+from device_client.update.duty import Pursuit
+from device_client.update.installers.directory import DirectorySlots
+from device_client.update.journal import Journal, Stage
+from device_client.update.repository import Repository
+from device_client.update.restarting import NoRestart, Restart
+from device_client.update.sink import FileSink
+from device_client.update.store import MetadataStore
+from device_client.update.trial import attend
+from device_client.update.updater import Means, Updater
+from tests.support.update_repository import NOW, FilesSource, MadeRepository
 
-EVERYONE = Selection(everyone=True)
-NEVER = StopRule(above=1.0)
-_KEY = fresh_key()
+DEVICE = DeviceId("meter-1")
+FACTORY = b"what the maker flashed"
 
 
 @dataclass
-class UpdateDesk:
-    """What an operator, the director and devices do, one after the other."""
+class Health:
+    """Passes unless it's told a reason; hangs while `hangs` is set."""
 
-    desk: Desk
-    repository: FakeRepository = field(default_factory=FakeRepository)
+    why: UpdateRefused | None = None
+    asked: int = 0
+    hangs: bool = False
+
+    async def pass_or_fail(self) -> None:
+        """As `HealthCheck` says."""
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.why is not None:
+            raise self.why
+
+
+@dataclass
+class UpdatingDevice:
+    """What survives restarts is in `home`; the rest is made anew by `start`."""
+
+    home: Path
+    made: MadeRepository
+    hardware: Hardware = Hardware(model="meter", hw_rev="a")  # noqa: RUF009 - frozen
+    clock: datetime = NOW
+    health: Health = field(default_factory=Health)
+    restart: Restart = field(default_factory=NoRestart)
+    fetched: list[str] = field(default_factory=list)
+    part: int = 4
+    """Bytes of one write of a download."""
+    most_failures: int = 3
+    serve: dict[str, bytes] | None = None
+    """What downloads deliver instead of the repository's images."""
 
     def __post_init__(self) -> None:
-        ids = itertools.count()
-        registry, clock = self.desk.registry, self.desk.clock
-        self._numbers = itertools.count()
-        assigner = Assigner(
-            registry, self.repository, clock, lambda: f"nonce-{next(ids):026d}", ("https://x/t",)
+        self.source = FilesSource(self.made.files)
+        self.start()
+
+    def start(self) -> None:
+        """What a process does first."""
+        self.timekeeper = Timekeeper(self.home.parent / "clock.json", lambda: self.clock)
+        self.timekeeper.load()
+        journal = Journal(self.home)
+        journal.open({"main": Running(version="1.0.0", security_counter=1)})
+        means = Means(
+            hardware=self.hardware,
+            installers={"main": DirectorySlots(self.home / "main")},
+            health=self.health,
+            restart=self.restart,
+            clock=self.timekeeper.now,
+            most_failures=self.most_failures,
+            patience_s=0.01,
         )
-        self.director = Director(registry, self.repository, clock, assigner)
-        self.reports = ReportService(registry, clock, lambda: f"answer-{next(ids)}")
+        self.updater = Updater(journal, means)
 
-    async def add(self, *names: str, **changes: Any) -> None:
-        """Members of the group, with certificates for one key."""
-        pem = _certificate_pem()
-        for name in names:
-            fields = {"state": DeviceState.ACTIVE, "parameters": {"model": "lamp"}, **changes}
-            device = a_device(id=DeviceId(name), serial=name, group=GROUP, **fields)
-            certificate = a_certificate(
-                serial=a_fingerprint(name)[:20],
-                device_id=device.id,
-                state=CertificateState.ACTIVE,
-                key_sha256=a_fingerprint(f"key {name}"),
-                certificate_sha256=a_fingerprint(f"certificate {name}"),
-                pem=pem,
-                not_after=self.desk.clock.now() + timedelta(days=3650),
-            )
-            await self.desk.write(("save_device", device), ("save_certificate", certificate))
+    @property
+    def pursuit(self) -> Pursuit:
+        """A connected device's work on an assignment."""
+        store = MetadataStore(self.home / "metadata", self.made.first_root)
+        return Pursuit(self.updater, Repository(store, self.source), self.timekeeper)
 
-    async def push(self, *paths: str, name: str = "r1", **changes: Any) -> Rollout:
-        """Starts a rollout, by default to everybody at once."""
-        push = Push(name, paths or ("lamp/2.0.bin",), EVERYONE)
-        rollout = rollouts.planned(
-            replace(push, **changes), self.repository.targets(), self.desk.clock.now()
-        )
-        return await rollouts.start(self.desk.registry, self.desk.clock, rollout)
+    @asynccontextmanager
+    async def attended(self) -> AsyncIterator[None]:
+        """With the part at work that needs no connection."""
+        task = asyncio.create_task(attend(self.updater))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
-    async def view(self, name: str = "r1") -> RolloutView:
-        """Where it stands."""
-        return await rollouts.look(self.desk.registry, name)
+    async def follow(self, payload: bytes) -> None:
+        """Follows an assignment to its end, or until it waits for something."""
+        async with self.attended(), asyncio.timeout(20):
+            await self.pursuit.pursue(payload, DEVICE, self.fetch, no_waiting())
 
-    async def part(self, device: str, name: str = "r1") -> Part:
-        """Where one device stands."""
-        found: Part = await self.desk.read("part", name, DeviceId(device))
-        return found
+    async def begin(self, payload: bytes, until: Callable[[], bool]) -> None:
+        """Follows it until something holds."""
+        async with asyncio.timeout(20):
+            following = asyncio.create_task(self.follow(payload))
+            try:
+                while not until() and not following.done():
+                    state = self.updater.state
+                    changed = asyncio.create_task(self.updater.until_changed(state))
+                    await asyncio.wait(
+                        {changed, following}, timeout=0.05, return_when="FIRST_COMPLETED"
+                    )
+                    changed.cancel()
+                assert until(), following
+            finally:
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
 
-    async def at(self, progress: Progress, name: str = "r1") -> list[str]:
-        """Who stands there."""
-        found: list[Part] = await self.desk.read("parts", name, [progress], None, 10_000)
-        return [str(part.device_id) for part in found]
+    async def settled(self) -> None:
+        """After a restart without a connection, as far as it goes."""
+        async with self.attended(), asyncio.timeout(20):
+            while self.updater.state.stage not in (
+                None, Stage.CHECKING, Stage.DOWNLOADING, Stage.READY,
+            ):  # fmt: skip
+                await self.updater.until_changed(self.updater.state)
 
-    async def told(self, device: str) -> Assignment | None:
-        """What the broker would show the device now."""
-        topic = desired_topic(DeviceId(device), Desired.UPDATE)
-        kept = await self.desk.read("retained", topic)
-        if kept is None or not kept.payload:
+    async def fetch(self, target: AssignedTarget, sink: FileSink) -> None:
+        """A download that goes on where the last one stopped."""
+        self.fetched.append(f"{target.path}@{sink.position}")
+        content = (self.serve or self.made.images)[target.path]
+        while part := content[sink.position : sink.position + self.part]:
+            await sink.write(part)
+
+    def current(self) -> bytes | None:
+        """The image that would start now."""
+        try:
+            return (self.home / "main" / "current" / "image").read_bytes()
+        except FileNotFoundError:
             return None
-        signed = codec.decode(kept.payload, SignedAssignment, limits.MAX_ASSIGNMENT * 2)
-        return codec.decode(signed.assignment.encode(), Assignment, limits.MAX_ASSIGNMENT)
 
-    async def say(self, device: str, phase: Phase, **changes: Any) -> ReportAccepted:
-        """Reports on what it was told last."""
-        told = await self.told(device)
-        assert told is not None, f"{device} was told nothing"
-        return await self.send(device, a_report(told, phase, next(self._numbers), **changes))
+    def reports(self) -> list[UpdateReport]:
+        """What is to be reported, the oldest first."""
+        return [
+            codec.decode(each.text.encode(), UpdateReport) for each in self.updater.state.outbox
+        ]
 
-    async def send(self, device: str, report: UpdateReport, key: Any = _KEY) -> ReportAccepted:
-        """This very report, signed."""
-        text = codec.encode(report).decode()
-        request = ReportRequest(request_id="q", report=text, signature=signed_by(key, text))
-        reply = await self.reports.report(DeviceOrigin(DeviceId(device)), request)
-        return codec.decode(reply.payload, ReportAccepted)
+    def finals(self) -> Sequence[tuple[int, Phase, str | None]]:
+        """The final reports: sequence, phase, code."""
+        return [(x.sequence, x.phase, x.code) for x in self.reports() if x.phase.is_final]
 
-    async def everybody_says(self, phase: Phase, **changes: Any) -> int:
-        """All that are told something say so; how many that were."""
-        waiting = await self.at(Progress.ASSIGNED)
-        for device in waiting:
-            await self.say(device, phase, **changes)
-        return len(waiting)
+    @property
+    def counter(self) -> int:
+        """The security counter that was reached."""
+        return self.updater.state.running["main"].security_counter
 
 
-def a_report(told: Assignment, phase: Phase, number: int = 0, **changes: Any) -> UpdateReport:
-    """What a device says about an assignment."""
-    fields: dict[str, Any] = {
-        "report_id": f"report-{number}",
-        "device_id": told.device_id,
-        "rollout": told.rollout,
-        "sequence": told.sequence,
-        "phase": phase,
-        "at": told.issued_at,
-    }
-    return UpdateReport(**{**fields, **changes})
+def flashed(home: Path, content: bytes = FACTORY) -> None:
+    """A slot with what came from the factory, selected."""
+    slot = home / "main" / "slots" / "factory"
+    slot.mkdir(parents=True)
+    (slot / "image").write_bytes(content)
+    (home / "main" / "current").symlink_to("slots/factory")
 
 
-def signed_by(key: Any, text: str) -> str:
-    """The signature over a report, by an ECDSA key."""
-    signature = key.sign(report_statement(text), ec.ECDSA(hashes.SHA256()))
-    return base64.b64encode(signature).decode()
-
-
-def in_waves(*percent: float, **changes: Any) -> Pace:
-    """So many per cent each."""
-    return Pace(percent=percent, **changes)
-
-
-def _certificate_pem() -> str:
-    issued = authority().issue(
-        DeviceId("somebody"), _KEY.public_key(), NOW, NOW + timedelta(days=365)
-    )
-    return issued.pem
+def no_waiting() -> Backoff:
+    """Tries again at once."""
+    return Backoff(0.0, 0.0, lambda: 0.0)

@@ -1,9 +1,9 @@
 """Our verifier against python-tuf's: the same metadata, the same verdict.
 
 Where the metadata is of the right types, both must agree at each step. Where it isn't, ours may be
-the stricter one, by METADATA_MALFORMED alone, and never the laxer. Left out is what is ours alone: a key
-whose id isn't its hash, or of a kind that isn't known, counts for nothing where python-tuf counts
-the one and refuses all the metadata for the other.
+the stricter one, by METADATA_MALFORMED alone, and never the laxer. Left out is what is ours alone:
+a key whose id isn't its hash, or of a kind that isn't known, counts for nothing, where python-tuf
+counts the one and refuses all the metadata for the other.
 """
 
 import json
