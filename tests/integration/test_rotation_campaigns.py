@@ -1,7 +1,10 @@
 """Campaigns over real brokers, with members that follow their orders by the wire."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from broker.core.campaign import (
     Selection,
     SelectionKind,
 )
-from broker.core.lifecycle import DeviceInput
+from broker.core.lifecycle import DeviceInput, DeviceState
 from broker.core.records import EventKind
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.zones import Zone
@@ -30,9 +33,10 @@ from tests.support.campaigning import (
     rotations,
     start_campaign,
 )
+from tests.support.device_agents import device
 from tests.support.members import as_client
 from tests.support.peers import peer
-from tests.support.stack import Plan, Stack, running_stack
+from tests.support.stack import STUBBORN, Plan, Stack, running_stack
 from tests.support.waiting import eventually
 
 
@@ -127,6 +131,38 @@ async def test_only_the_selected_ones_are_ordered(stack: Stack, tmp_path: Path) 
     await eventually(lambda: is_in(stack, number, CampaignState.DONE))
     with pytest.raises(TimeoutError):
         await next_order(stack, other, tmp_path, within=0.3)
+
+
+@asynccontextmanager
+async def agents(stack: Stack, place: Path, *serials: str) -> AsyncIterator[None]:
+    """Device agents that run until the end of the block."""
+    await stack.installation.enroll(serials)
+    with ExitStack() as opened:
+        made = [
+            opened.enter_context(device(place / serial, stack.bundle(), serial, timing=STUBBORN))
+            for serial in serials
+        ]
+        running = [asyncio.create_task(agent.run()) for agent, _ in made]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+
+
+async def test_device_agents_follow_and_stay(stack: Stack, tmp_path: Path) -> None:
+    serials = ("A1", "B2", "C3")
+    async with agents(stack, tmp_path, *serials):
+        for serial in serials:
+            await eventually(partial(stack.is_active, serial), within=60)
+        for wanted in (2, 3):
+            number = await start_campaign(stack, wave=2)
+            await eventually(partial(is_in, stack, number, CampaignState.DONE), within=60)
+            for serial in serials:
+                assert len(await stack.certificates_of(serial)) == wanted
+    for serial in serials:
+        assert (await stack.device(serial)).state is DeviceState.ACTIVE
 
 
 async def test_an_operator_watches_it_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
