@@ -104,20 +104,33 @@ class Agent:
         Raises:
             DeviceError: the last reason why it isn't one.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._persist(
-                    self._prove_membership, _when_hopeless if wait else _always
-                )
-        except TimeoutError as error:
-            raise TimedOut(
-                f"This device wasn't accepted within {timeout_s:g} s.", _remedy_of(self._last_error)
-            ) from error
+        async with self._within(timeout_s):
+            return await self._persist(self._prove_membership, _when_hopeless if wait else _always)
+
+    async def renew(self, timeout_s: float | None = None) -> Identity:
+        """Replaces the certificate of this member now, whatever its age, and proves the new one.
+
+        Raises:
+            DeviceError: the last reason why it isn't replaced.
+        """
+        async with self._within(timeout_s):
+            await self._persist(self._renew_once, _when_hopeless)
+            return await self._persist(self._prove_membership, _when_hopeless)
 
     async def run(self) -> None:
         """Becomes a member and stays connected to the fleet, until cancelled."""
         while True:
             await self._persist(self._stay_connected, _never)
+
+    @asynccontextmanager
+    async def _within(self, timeout_s: float | None) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            raise TimedOut(
+                f"This device wasn't accepted within {timeout_s:g} s.", _remedy_of(self._last_error)
+            ) from error
 
     async def _persist(
         self, attempt: Callable[[], Awaitable[ResultT]], gives_up: Callable[[Prospect], bool]
@@ -149,6 +162,11 @@ class Agent:
     async def _prove_membership(self) -> Identity:
         async with self._membership() as (identity, _):
             return identity
+
+    async def _renew_once(self) -> None:
+        async with self._membership() as (identity, connection):
+            line = await self._conversations.line_of(connection, identity)
+            await self._succeeding.renew(line, identity)
 
     async def _stay_connected(self) -> None:
         async with self._membership() as (identity, connection):

@@ -1,4 +1,4 @@
-"""The command `muster-device`: claim, run, status."""
+"""The command `muster-device`: claim, renew, run, status."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,7 @@ from device_client.keys import KeyType
 from device_client.keystore import Keystore
 from device_client.settings import default_state_directory
 from device_client.status import Report, StatusFile
+from device_client.timekeeping import Standing
 
 ResultT = TypeVar("ResultT")
 
@@ -61,6 +63,16 @@ def _claim(options: argparse.Namespace) -> int:
         if identity is None:
             return FAILED
         print(f"{identity.device_id} is a member of the fleet until {identity.not_after:%F %T} UTC")
+    return 0
+
+
+def _renew(options: argparse.Namespace) -> int:
+    with keystore.opened(options.state) as store:
+        agent = Agent(store, StatusFile(options.state))
+        identity = _until_stopped(agent.renew(options.timeout if options.timeout > 0 else None))
+        if identity is None:
+            return FAILED
+        print(f"{identity.device_id} has a new certificate until {identity.not_after:%F %T} UTC")
     return 0
 
 
@@ -148,7 +160,12 @@ def _for_people(report: Report) -> str:
         "serial number": report.serial,
         "device id": report.device_id,
         "certificate": report.certificate_serial,
-        "valid until": f"{report.not_after:%F %T} UTC" if report.not_after else None,
+        "proven": _proven(report),
+        "valid until": _time(report.not_after),
+        "renewal due": _time(report.renewal_due),
+        "successor": f"{report.successor}, not proven yet" if report.successor else None,
+        "recovery": "asked for, as the certificate has expired" if report.is_recovering else None,
+        "clock": None if report.clock is Standing.BELIEVED else f"not believed: {report.clock}",
         "fleet broker": f"{report.fleet.host}:{report.fleet.port}" if report.fleet else None,
     }
     text = [f"{name + ':':15} {value}" for name, value in lines.items() if value is not None]
@@ -156,6 +173,16 @@ def _for_people(report: Report) -> str:
         text += [f"last error:     {error.code} at {error.at:%F %T} UTC", f"  {error.message}"]
         text += [f"  {error.remedy}"] if error.remedy else []
     return "\n".join(text)
+
+
+def _proven(report: Report) -> str | None:
+    if report.confirmed_at is None:
+        return None
+    return f"{_time(report.confirmed_at)}, by {report.origin}"
+
+
+def _time(moment: datetime | None) -> str | None:
+    return f"{moment:%F %T} UTC" if moment else None
 
 
 def _parameter(text: str) -> tuple[str, str]:
@@ -182,15 +209,15 @@ def _parser() -> argparse.ArgumentParser:
 
     claim = commands.add_parser("claim", parents=[common], help="become a member, then end")
     _add_claim_options(claim)
-    claim.add_argument(
-        "--timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="give up after so long; 0 is never (default: %(default)g)",
-    )
+    _add_timeout(claim)
     claim.add_argument("--no-wait", action="store_true", help="try once only")
     claim.set_defaults(command=_claim)
+
+    renew = commands.add_parser(
+        "renew", parents=[common], help="replace the certificate now, while no agent runs"
+    )
+    _add_timeout(renew)
+    renew.set_defaults(command=_renew)
 
     run = commands.add_parser("run", parents=[common], help="become a member and stay connected")
     _add_claim_options(run)
@@ -200,6 +227,16 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="for programs")
     show.set_defaults(command=_status)
     return parser
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="give up after so long; 0 is never (default: %(default)g)",
+    )
 
 
 def _add_claim_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from device_client import cli
 from device_client.transport import Connection
 from device_client.watching import Watch
 
-DISK: Final = ("mkdir", "write", "fsync", "replace", "rename", "symlink", "unlink")
+DISK: Final = ("mkdir", "write", "fsync", "replace", "rename", "symlink", "unlink", "rmdir")
 NETWORK: Final = ((Connection, "subscribe"), (Connection, "publish"), (Watch, "next"))
 
 

@@ -30,7 +30,7 @@ ON_DISK: Final = {
     "replace": 7,
     "rename": 1,
     "symlink": 1,
-    "unlink": 7,
+    "unlink": 11,
 }
 ON_THE_NETWORK: Final = {
     f"{step}-{when}": 2 for step in ("subscribe", "publish", "next") for when in ("before", "after")

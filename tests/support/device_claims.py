@@ -16,7 +16,7 @@ from broker.protocol.names import SerialNumber
 from device_client import keys, keystore
 from device_client.answers import check_answer
 from device_client.enrollment import Enrollment
-from device_client.identity import Identity
+from device_client.identity import Identity, Origin
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
 
@@ -129,6 +129,30 @@ def claim_again(state: Path, service: Service) -> None:
         store.confirm(enroll(store, service), NOW)
 
 
+def renew(state: Path, service: Service) -> None:
+    """A member gets its successor's certificate, connects with it, and proves it."""
+    with keystore.opened(state) as store:
+        current = store.current() or enroll(store, service)
+        successor = store.succession.successor() or stage(store, service, current)
+        store.succession.promote(successor, NOW)
+
+
+def stage(store: Keystore, service: Service, current: Identity) -> Identity:
+    """Asks for the successor with the kept key, as the agent does."""
+    key = store.succession.key_for(current, KeyType.P256, NOW)
+    answer = service.enroll(keys.signing_request(key.key))
+    grant = check_answer(answer, keys.fingerprint(key.key.public_key()), service.trust, NOW)
+    return store.succession.stage(grant, current, key, Origin.RENEWAL)
+
+
+def give_up(state: Path, service: Service) -> None:
+    """The successor turns out to be of no use."""
+    with keystore.opened(state) as store:
+        current = store.current() or enroll(store, service)
+        stage(store, service, current)
+        store.succession.drop(current)
+
+
 def discard(state: Path, service: Service) -> None:
     """A device whose certificate was revoked claims once more."""
     with keystore.opened(state) as store:
@@ -141,6 +165,11 @@ def discard(state: Path, service: Service) -> None:
 def assert_settled(state: Path, service: Service, identity: Identity) -> None:
     """One identity whose key is the only one that the service ever saw, and no litter."""
     assert set(service.seen) == {identity.key_sha256}
+    assert_tidy(state, identity)
+
+
+def assert_tidy(state: Path, identity: Identity) -> None:
+    """One confirmed identity and nothing else, readable by the device's user only."""
     assert identity.confirmed_at is not None
     with keystore.opened(state) as store:
         assert store.current() == identity

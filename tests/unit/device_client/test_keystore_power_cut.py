@@ -13,7 +13,7 @@ import pytest
 from broker.protocol.messages import EnrollAccepted
 from device_client import keystore
 from tests.support import device_claims
-from tests.support.device_claims import Service, assert_settled
+from tests.support.device_claims import Service, assert_settled, assert_tidy
 from tests.support.disk_model import ALL_DEPTHS, Disk, Luck, Step, Tree, lay_down, recorded
 
 DEPTHS = range(4)  # the parent of the state directory, itself, the slots, one slot
@@ -106,6 +106,41 @@ def test_a_member_never_loses_its_identity(tmp_path: Path) -> None:
     for cut in cuts(tmp_path / "recorded", Watching(), scenarios):
         with laid_down(tmp_path / "cut", cut) as state, keystore.opened(state) as store:
             assert store.current() is not None
+
+
+def test_a_renewal_is_cut_and_carried_on_with_the_same_key(tmp_path: Path) -> None:
+    """Never without a proven identity, and the service never sees a third key."""
+    service = Watching()
+    left = list(cuts(tmp_path / "recorded", service, [device_claims.claim, device_claims.renew]))
+    assert len(left) > 30
+    for cut in left:
+        service.seen = list(cut.seen)
+        with laid_down(tmp_path / "cut", cut) as state:
+            with keystore.opened(state) as store:
+                current = store.current()
+                assert current is not None
+                assert current.confirmed_at is not None
+                is_old = current.key_sha256 == cut.seen[0]
+            if is_old:
+                device_claims.renew(state, service)
+            with keystore.opened(state) as store:
+                renewed = store.current()
+            assert renewed is not None
+            assert set(service.seen) == {cut.seen[0], renewed.key_sha256}
+            assert renewed.key_sha256 != cut.seen[0]
+            assert_tidy(state, renewed)
+
+
+def test_giving_a_successor_up_is_cut(tmp_path: Path) -> None:
+    service = Watching()
+    scenarios = [device_claims.claim, device_claims.give_up]
+    for cut in cuts(tmp_path / "recorded", service, scenarios):
+        with laid_down(tmp_path / "cut", cut) as state, keystore.opened(state) as store:
+            current = store.current()
+            assert current is not None
+            assert current.key_sha256 == cut.seen[0]
+            successor = store.succession.successor()
+            assert successor is None or successor.key_sha256 == cut.seen[1]
 
 
 def test_the_model_tells_what_is_not_certain(tmp_path: Path) -> None:

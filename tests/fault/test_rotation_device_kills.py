@@ -1,0 +1,171 @@
+"""Kill -9 of a device at every step of a renewal and of a recovery.
+
+Whatever was lost, the next run ends as a member by one certificate; the old one has its grace or is
+revoked, and none is left unproven.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from broker.core.lifecycle import CertificateState, DeviceState
+from broker.settings import BrokerKind
+from device_client import keystore
+from tests.support.stack import STUBBORN, Plan, Stack, running_stack
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RENEWAL: Final = {
+    "mkdir": 1,
+    "write": 6,
+    "fsync": 12,
+    "replace": 8,
+    "rename": 1,
+    "symlink": 2,
+    "unlink": 13,
+    "rmdir": 1,
+}
+RECOVERY: Final = {**RENEWAL, "write": 7, "fsync": 14, "replace": 10, "unlink": 14}
+RENEWAL_TALK: Final = {"subscribe": 3, "publish": 3, "next": 3}
+RECOVERY_TALK: Final = {"subscribe": 2, "publish": 2, "next": 2}
+"""How often each step happens; `test_no_step_was_forgotten` keeps it true."""
+_numbers = itertools.count(1)
+_DAYS: Final = timedelta(days=90)
+
+
+def on_the_network(steps: dict[str, int]) -> dict[str, int]:
+    return {f"{step}-{when}": n for step, n in steps.items() for when in ("before", "after")}
+
+
+def each(how_many: dict[str, int]) -> list[str]:
+    return [f"{step}:{nth}" for step, many in how_many.items() for nth in range(1, many + 1)]
+
+
+def over_brokers(disk: dict[str, int], talk: dict[str, int]) -> pytest.MarkDecorator:
+    """What a device's disk does has nothing to do with the broker; what it hears has."""
+    said = each(on_the_network(talk))
+    cases = [(BrokerKind.EMBEDDED, step) for step in each(disk) + said]
+    cases += [(BrokerKind.MOSQUITTO, step) for step in said]
+    return pytest.mark.parametrize(("stack", "step"), cases, indirect=["stack"], ids=str)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """One installation for all steps."""
+    limits: dict[str, str | float] = {"client_claims_burst": 1000}
+    plan = Plan(request.param, limits=limits)
+    async with running_stack(tmp_path_factory.mktemp("stack"), plan) as running:
+        await running.installation.standard([])
+        yield running
+
+
+async def member(stack: Stack, state: Path, lifetime: timedelta = _DAYS) -> str:
+    """A device that is a member by a certificate of that lifetime; its serial number."""
+    serial = f"device-{next(_numbers)}"
+    await stack.installation.enroll([serial])
+    await stack.installation.save_group(lifetime=lifetime)
+    identity = await stack.claim_device(serial, state, timing=STUBBORN)
+    await stack.installation.save_group(lifetime=_DAYS)
+    if lifetime < _DAYS:
+        await eventually(lambda: datetime.now(UTC) > identity.not_after, within=30)
+    return serial
+
+
+async def command(stack: Stack, state: Path, verb: str, step: str = "none:0") -> tuple[int, str]:
+    """`muster-device` to its end; its exit status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.fault.dying_device", step, verb),
+        *("--state", str(state), "--timeout", "60"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ,
+    )
+    try:
+        async with asyncio.timeout(90):
+            said, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode in (0, -signal.SIGKILL), complained.decode()
+    return process.returncode, said.decode()
+
+
+async def assert_settled(stack: Stack, serial: str, state: Path) -> None:
+    """The device and the registry agree on one proven certificate; others have an hour at most."""
+    identity = keystore.looked_at(state).current()
+    assert identity is not None
+    assert identity.confirmed_at is not None
+    assert keystore.looked_at(state).succession.successor() is None
+    certificates = await stack.live_certificates(serial)
+    (active,) = [c for c in certificates if c.state is CertificateState.ACTIVE]
+    assert active.certificate_sha256 == identity.certificate_sha256
+    now = datetime.now(UTC)
+    for other in certificates:
+        if other is not active:
+            assert other.state is CertificateState.SUPERSEDED
+            assert other.grace_until is not None
+            assert other.grace_until <= now + timedelta(hours=1)
+    (device,) = [d for d in await stack.devices() if d.serial == serial]
+    assert device.state is DeviceState.ACTIVE
+    slots = [path.name for path in (state / "credentials").iterdir()]
+    assert slots == [identity.directory.name]
+
+
+@pytest.mark.parametrize("stack", BrokerKind, indirect=True, ids=str)
+async def test_no_step_was_forgotten(stack: Stack, tmp_path: Path) -> None:
+    await member(stack, tmp_path / "renews")
+    _, said = await command(stack, tmp_path / "renews", "renew")
+    assert counted(said) == {**RENEWAL, **on_the_network(RENEWAL_TALK)}
+    await member(stack, tmp_path / "recovers", timedelta(seconds=2))
+    _, said = await command(stack, tmp_path / "recovers", "claim")
+    assert counted(said) == {**RECOVERY, **on_the_network(RECOVERY_TALK)}
+
+
+def counted(said: str) -> dict[str, int]:
+    found: dict[str, int] = json.loads(said.splitlines()[-1])
+    return found
+
+
+@over_brokers(RENEWAL, RENEWAL_TALK)
+async def test_kill_while_renewing(stack: Stack, step: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    serial = await member(stack, state)
+    old_key = key_of(state)
+    assert (await command(stack, state, "renew", step))[0] == -signal.SIGKILL
+    assert (await command(stack, state, "claim"))[0] == 0
+    assert (await command(stack, state, "renew"))[0] == 0
+    identity = keystore.looked_at(state).current()
+    assert identity is not None
+    assert identity.key_sha256 != old_key
+    await assert_settled(stack, serial, state)
+
+
+@over_brokers(RECOVERY, RECOVERY_TALK)
+async def test_kill_while_recovering(stack: Stack, step: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    serial = await member(stack, state, timedelta(seconds=2))
+    old_key = key_of(state)
+    assert (await command(stack, state, "claim", step))[0] == -signal.SIGKILL
+    assert (await command(stack, state, "claim"))[0] == 0
+    assert key_of(state) != old_key
+    await assert_settled(stack, serial, state)
+
+
+def key_of(state: Path) -> str:
+    identity = keystore.looked_at(state).current()
+    assert identity is not None
+    return identity.key_sha256

@@ -1,0 +1,99 @@
+"""How many bytes in a day, and how fast."""
+
+from contextlib import nullcontext
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from device_client.fetch import intake
+from device_client.fetch.budget import DailyBudget
+from device_client.fetch.errors import ImageBudgetSpent, ImageTooSlow
+from device_client.fetch.intake import Intake, Pace
+from device_client.fetch.plan import fetch
+from tests.support.hostile_http import honest, hostile
+from tests.support.sinks import MemorySink, quick, target_of
+
+IMAGE = bytes(range(256)) * 1000
+
+
+class Calendar:
+    def __init__(self) -> None:
+        self.day = date(2026, 3, 1)
+
+    def __call__(self) -> date:
+        return self.day
+
+
+async def test_a_budget_is_kept_to_the_byte_and_renewed_each_day(tmp_path: Path) -> None:
+    calendar, sink, file = Calendar(), MemorySink(), tmp_path / "budget"
+    days = 0
+    async with hostile(honest(IMAGE)) as server:
+        target = target_of(IMAGE, server.url)
+        while sink.position < len(IMAGE):
+            # Made anew each time, as after a restart of the device.
+            limits = quick(budget=DailyBudget(100_000, file, calendar))
+            with pytest.raises(ImageBudgetSpent) if days < 2 else nullcontext():
+                await fetch(target, sink, None, limits, "")
+            days += 1
+            if days < 3:
+                assert sink.position == days * 100_000
+                spent = DailyBudget(100_000, file, calendar)
+                assert spent.left == 0
+                with pytest.raises(ImageBudgetSpent):
+                    await fetch(target, sink, None, quick(budget=spent), "")
+            calendar.day = date(2026, 3, 1 + days)
+    assert (bytes(sink.data), days) == (IMAGE, 3)
+
+
+@pytest.mark.parametrize("content", ["", "x", "2026-03-01", "2026-03-01 many", "\xff", "1 2 3"])
+def test_a_damaged_count_counts_as_none(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "budget"
+    file.write_text(content, encoding="latin-1")
+    assert DailyBudget(10, file, Calendar()).left == 10
+
+
+async def test_another_day_begins_with_all_of_it(tmp_path: Path) -> None:
+    calendar = Calendar()
+    budget = DailyBudget(10, tmp_path / "budget", calendar)
+    await budget.spend(12)
+    assert budget.left == 0
+    calendar.day = date(2026, 3, 2)
+    assert budget.left == 10
+
+
+async def test_the_rate_is_kept_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(intake, "monotonic", lambda: now[0])
+    monkeypatch.setattr(intake.asyncio, "sleep", sleep)
+    limited = Intake(target_of(IMAGE), MemorySink(), quick(rate=1000.0))
+    for _ in range(100):
+        await limited.take(b"x" * 500)
+    assert 48.0 <= now[0] - 1000.0 <= 51.0
+
+
+def test_the_device_s_own_time_isn_t_the_source_s() -> None:
+    now = [0.0]
+    pace = Pace(quick(slow_window_s=10.0, least_rate=100.0), lambda: now[0])
+    for _ in range(20):
+        pace.begin()
+        now[0] += 1.0
+        pace.got(100)
+        now[0] += 100.0
+
+
+def test_a_source_below_the_least_rate_is_too_slow() -> None:
+    now = [0.0]
+    pace = Pace(quick(slow_window_s=10.0, least_rate=100.0), lambda: now[0])
+    for count, seconds in ((500, 5.0), (500, 5.0), (999, 9.99)):
+        pace.begin()
+        now[0] += seconds
+        pace.got(count)
+    pace.begin()
+    now[0] += 0.02
+    with pytest.raises(ImageTooSlow):
+        pace.got(0)
