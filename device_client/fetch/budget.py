@@ -29,7 +29,7 @@ class DailyBudget:
         self._file = file
         self._today = today
         self._day, self._spent = _read(file) or (today(), 0)
-        self._kept = self._spent
+        self._kept = (self._day, self._spent)
 
     @property
     def left(self) -> int:
@@ -53,7 +53,8 @@ class DailyBudget:
         """
         self._turn_page()
         self._spent += count
-        if abs(self._spent - self._kept) >= _KEEP_EVERY:
+        kept_day, kept = self._kept
+        if self._day != kept_day or self._spent - kept >= _KEEP_EVERY:
             await self.keep()
 
     async def keep(self) -> None:
@@ -62,10 +63,10 @@ class DailyBudget:
         Raises:
             OSError: it can't be written.
         """
-        day, spent = self._day, self._spent
-        if self._file is not None and self._kept != spent:
+        day, spent = count = self._day, self._spent
+        if self._file is not None and self._kept != count:
             await asyncio.to_thread(durable.replace_file, self._file, f"{day} {spent}\n".encode())
-        self._kept = spent
+        self._kept = count
 
     def _turn_page(self) -> None:
         if (today := self._today()) != self._day:

@@ -137,6 +137,8 @@ class Exchange:
                     f"{self} can't prove who it is: {error.verify_message}.",
                     "Check the device's clock and the host name; another source is tried.",
                 )
+            case ConnectionRefusedError():
+                return ImageUnavailable(f"{self} can't be reached: nothing listens there.")
             case ConnectionError() | http.client.IncompleteRead():
                 return ImageUnavailable(f"{self} broke the connection off.")
             case OSError():

@@ -11,7 +11,6 @@ from broker.protocol.limits import MAX_BLOCK
 from broker.protocol.messages import Rejected
 from broker.protocol.updates import BlockAccepted, BlockRequest
 from device_client.errors import ConnectionLost, DeviceError, NoAnswer, RequestRejected
-from device_client.fetch import blocks
 from device_client.fetch.errors import ImageUnavailable, SourceUnfit
 from device_client.fetch.plan import fetch
 from tests.support.hostile_http import answers, honest, hostile
@@ -82,7 +81,7 @@ async def test_a_service_that_is_busy_is_asked_again_when_it_says(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(blocks.asyncio, "sleep", sleep)
+    monkeypatch.setattr("device_client.fetch.blocks.asyncio.sleep", sleep)
     service = Service(IMAGE[:100], rejected("rate_limited", 7), rejected("busy"))
     # The service's own pause between answers is the real thing's, not what is looked at here.
     await fetched(service)

@@ -69,7 +69,7 @@ async def test_the_rate_is_kept_on_the_average(monkeypatch: pytest.MonkeyPatch) 
         now[0] += seconds
 
     monkeypatch.setattr(intake, "monotonic", lambda: now[0])
-    monkeypatch.setattr(intake.asyncio, "sleep", sleep)
+    monkeypatch.setattr("device_client.fetch.intake.asyncio.sleep", sleep)
     limited = Intake(target_of(IMAGE), MemorySink(), quick(rate=1000.0))
     for _ in range(100):
         await limited.take(b"x" * 500)
