@@ -36,6 +36,7 @@ from broker.update_ports import UpdateCode, UpdateError
 __all__ = [
     "ALGORITHMS",
     "ONLINE_ROLES",
+    "UPDATES",
     "ExportedStaging",
     "Key",
     "KeyReference",

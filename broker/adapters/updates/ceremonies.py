@@ -156,6 +156,7 @@ def _make_folders(folders: UpdateFolders) -> None:
         folder.mkdir()
         folder.chmod(_CLOSED)
     folders.lock.touch(mode=0o600)
+    sync_folder(folders.repository)
 
 
 def _first_root(

@@ -1,5 +1,6 @@
 """Staging: what is refused, whose signatures are needed, what travels to the offline keys."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from broker.adapters.updates.metadata import model_role
 from broker.core.metadata_lifetime import Lifetimes
 from broker.protocol.updates import ImageFacts
 from broker.update_ports import UpdateCode, UpdateError
-from broker.updating import ExportedStaging, NewImage, UpdateDesk, update_repository
+from broker.updating import ExportedStaging, KeyReference, NewImage, UpdateDesk, update_repository
 from tests.support.update_workshop import MODEL, Workshop, make_workshop
 
 
@@ -281,5 +282,57 @@ def test_metadata_that_no_broker_carries_is_refused(workshop: Workshop) -> None:
     else:
         pytest.fail("nobody objected")
     assert code is UpdateCode.METADATA_TOO_LARGE
+    workshop.sign("targets-1")
+    workshop.desk.publish()
+
+
+def test_who_signs_sees_what_the_server_only_says_to_be_published(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """A server that was broken into could hide an image in what it says to be published."""
+    workshop.add("6.6.6", b"evil")
+    workshop.desk.export_staging(tmp_path / "medium")
+    metadata, said = tmp_path / "medium" / "metadata", tmp_path / "medium" / "published"
+    for file in metadata.iterdir():
+        (said / file.name).write_bytes(file.read_bytes())
+    role = ExportedStaging(tmp_path / "medium").staged()[-1]
+    assert not any("meter/6.6.6" in line for line in role.changes)
+    assert any("meter/6.6.6" in line for line in role.unchanged)
+
+
+def test_a_bad_signature_does_not_stand_in_the_way(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.add()
+    medium = tmp_path / "medium"
+    workshop.desk.export_staging(medium)
+    ExportedStaging(medium).sign([workshop.key("targets-1")])
+    file = medium / "metadata" / "targets.json"
+    good = file.read_bytes()
+    signature = json.loads(good)["signatures"][0]["sig"]
+    file.write_bytes(good.replace(signature.encode(), b"00" * 64))
+    taken = workshop.desk.import_staging(medium)
+    assert [role for role, _ in taken] == [model_role(MODEL)]
+    file.write_bytes(good)
+    assert [role for role, _ in workshop.desk.import_staging(medium)] == ["targets"]
+    workshop.desk.publish()
+
+
+def test_a_key_is_named_by_a_uri(workshop: Workshop) -> None:
+    """As an HSM's is: whose it is shows by what it signs."""
+    workshop.add()
+    workshop.desk.sign([KeyReference(f"file2:{workshop.keys / 'targets-2'}")])
+    (need,) = workshop.desk.staged()[0].needs
+    assert need.signed == (workshop.keyid("targets-2"),)
+    wrong = KeyReference(f"file2:{workshop.keys / 'root-1'}")
+    assert refused(lambda: workshop.desk.sign([wrong])) is UpdateCode.KEY_MISSING
+
+
+def test_who_is_not_delegated_to_cannot_be_published(workshop: Workshop) -> None:
+    """Adding the first image of a model was killed between the two files that it writes."""
+    workshop.add()
+    (workshop.desk.folders.staged_metadata / "targets.json").unlink()
+    (role,) = workshop.desk.staged()
+    assert not role.is_complete
+    assert refused(workshop.desk.publish) is UpdateCode.SIGNATURES_MISSING
+    workshop.add()
     workshop.sign("targets-1")
     workshop.desk.publish()
