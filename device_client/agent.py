@@ -46,13 +46,15 @@ from device_client.trust import TrustDuty, TrustStore
 
 log = logging.getLogger(__name__)
 
+CLOCK_FILE: Final = "clock.json"
 _RECONNECTS: Final = 3
 """So often at once; each costs the service a certificate."""
 
 ResultT = TypeVar("ResultT")
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """What the system's clock reads."""
     return datetime.now(UTC)
 
 
@@ -64,19 +66,19 @@ class Agent:
         keystore: Keystore,
         status: StatusFile,
         timing: Timing = Timing(),  # noqa: B008 - frozen
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         chance: Callable[[], float] = random.random,
         duties: Sequence[Duty] = (),
+        timekeeper: Timekeeper | None = None,
     ) -> None:
         """`clock` gives the time in UTC, `chance` numbers from 0 up to 1 for the jitter.
 
-        The `duties` are performed by `run` on every connection to the fleet.
-        """
+        `run` performs the `duties` on every connection; they may share the `timekeeper`."""
         self._keystore = keystore
         self._status = status
         self._timing = timing
         self._chance = chance
-        self._timekeeper = Timekeeper(keystore.directory / "clock.json", clock)
+        self._timekeeper = timekeeper or Timekeeper(keystore.directory / CLOCK_FILE, clock)
         trust = TrustStore(keystore.directory)
         self._conversations = Conversations(timing, self._timekeeper, trust)
         self._succeeding = Succeeding(keystore, self._conversations)

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 
 from broker.protocol import codec
 from device_client import keystore, status
-from device_client.agent import Agent
+from device_client.agent import CLOCK_FILE, Agent, utc_now
+from device_client.disk import on_disk
 from device_client.enrollment import Enrollment, bundle_from, checked
 from device_client.errors import (
     BundleInvalid,
@@ -25,9 +26,9 @@ from device_client.errors import (
 from device_client.hardware import hardware_serial
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
-from device_client.settings import default_state_directory
-from device_client.status import Report, StatusFile
-from device_client.timekeeping import Standing
+from device_client.settings import Timing, default_state_directory
+from device_client.status import Report, Software, StatusFile
+from device_client.timekeeping import Standing, Timekeeper
 
 ResultT = TypeVar("ResultT")
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _claim(options: argparse.Namespace) -> int:
     with keystore.opened(options.state) as store:
         _remember(store, options)
+        _remember_updates(options)
         agent = Agent(store, StatusFile(options.state))
         timeout_s = options.timeout if options.timeout > 0 else None
         identity = _until_stopped(agent.claim(timeout_s, wait=not options.no_wait))
@@ -79,8 +81,31 @@ def _renew(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     with keystore.opened(options.state) as store:
         _remember(store, options)
-        _until_stopped(Agent(store, StatusFile(options.state)).run())
+        _remember_updates(options)
+        _until_stopped(_life(store, options))
     return 0
+
+
+async def _life(store: Keystore, options: argparse.Namespace) -> None:
+    timekeeper = Timekeeper(options.state / CLOCK_FILE, utc_now)
+    note = StatusFile(options.state)
+    if not (options.state / "update").is_dir():
+        await Agent(store, note, timekeeper=timekeeper).run()
+        return
+    # Loaded only where there are updates: a device at rest has little memory.
+    from device_client.update import entry
+
+    duty = await on_disk(entry.prepare, store, timekeeper, Timing())
+    duties = [duty] if duty else []
+    await entry.beside(duty, Agent(store, note, duties=duties, timekeeper=timekeeper).run())
+
+
+def _remember_updates(options: argparse.Namespace) -> None:
+    given = (options.model, options.hw_rev, options.update_config, options.update_root)
+    if any(each is not None for each in given):
+        from device_client.update import entry
+
+        entry.remember(options.state, options)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -167,12 +192,28 @@ def _for_people(report: Report) -> str:
         "recovery": "asked for, as the certificate has expired" if report.is_recovering else None,
         "clock": None if report.clock is Standing.BELIEVED else f"not believed: {report.clock}",
         "fleet broker": f"{report.fleet.host}:{report.fleet.port}" if report.fleet else None,
+        **(_of_software(report.software) if report.software else {}),
     }
     text = [f"{name + ':':15} {value}" for name, value in lines.items() if value is not None]
     if (error := report.last_error) is not None:
         text += [f"last error:     {error.code} at {error.at:%F %T} UTC", f"  {error.message}"]
         text += [f"  {error.remedy}"] if error.remedy else []
     return "\n".join(text)
+
+
+def _of_software(software: Software) -> dict[str, str | None]:
+    refusal = software.refusal
+    running = ", ".join(f"{name} {version}" for name, version in software.running.items())
+    pending = f"{software.rollout}, {software.stage}: {', '.join(software.coming)}"
+    return {
+        "runs": f"{running} (security counter {software.security_counter})",
+        "supported until": _time(software.support_until),
+        "update": pending if software.rollout else None,
+        "to report": str(software.unsent_reports) if software.unsent_reports else None,
+        "refused": f"{refusal.code} at {_time(refusal.at)}: {refusal.message} {refusal.remedy}"
+        if refusal
+        else None,
+    }
 
 
 def _proven(report: Report) -> str | None:
@@ -256,4 +297,22 @@ def _add_claim_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--key-type", type=KeyType, choices=list(KeyType), help="of a new key (default: p256)"
+    )
+    _add_update_options(parser.add_argument_group("updates, remembered"))
+
+
+def _add_update_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--model", help="what this device is; without it there are no updates")
+    group.add_argument("--hw-rev", metavar="NAME", help="its hardware revision")
+    group.add_argument(
+        "--update-config",
+        type=Path,
+        metavar="FILE",
+        help="its components and their slots, health check and restart (docs/updates.md)",
+    )
+    group.add_argument(
+        "--update-root",
+        type=Path,
+        metavar="FILE",
+        help="the update repository's first root, in place of the claim bundle's",
     )

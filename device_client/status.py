@@ -49,6 +49,22 @@ class LastError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Software:
+    """What the updater says; none where the device wasn't told what it is."""
+
+    running: dict[str, str]
+    """By component, the version that was committed."""
+    security_counter: int
+    support_until: datetime | None
+    rollout: str | None
+    """Of the assignment that is at work; none when nothing is pending."""
+    stage: str | None
+    coming: tuple[str, ...]
+    unsent_reports: int
+    refusal: LastError | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole answer of `muster-device status`."""
 
@@ -69,6 +85,7 @@ class Report:
     """Whether the certificate has expired and the agent asks for its successor."""
     clock: Standing = Standing.BELIEVED
     last_error: LastError | None = None
+    software: Software | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +146,18 @@ def report(directory: Path) -> Report:
         serial=claim.serial if claim else None,
         clock=note.clock,
         last_error=note.last_error,
+        software=_software(directory),
     )
     return whole if identity is None else _of_member(whole, identity, store, note)
+
+
+def _software(directory: Path) -> Software | None:
+    """Loaded only where there are updates, like all that has to do with them."""
+    if not (directory / "update").is_dir():
+        return None
+    from device_client.update.summary import software
+
+    return software(directory / "update")
 
 
 def _of_member(report: Report, identity: Identity, store: Keystore, note: _Note) -> Report:

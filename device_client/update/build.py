@@ -143,7 +143,7 @@ def _fetch(config: DeviceConfig, directory: Path, online: Online, timing: Timing
         return await exchange.ask(online.connection, question, timing.answers_s)
 
     async def fetch(target: AssignedTarget, sink: FileSink) -> None:
-        from device_client.fetch import fetching
+        from device_client.fetch import plan
         from device_client.fetch.budget import DailyBudget
         from device_client.fetch.limits import FetchLimits
 
@@ -151,6 +151,6 @@ def _fetch(config: DeviceConfig, directory: Path, online: Online, timing: Timing
         budget = DailyBudget(per_day, directory / "budget") if per_day is not None else None
         limits = FetchLimits(rate=config.most_rate, budget=budget)
         anchors = online.identity.trust_bundle.anchors
-        await fetching.fetch(target, sink, ask_block, limits, anchors)
+        await plan.fetch(target, sink, ask_block, limits, anchors)
 
     return fetch

@@ -16,7 +16,7 @@ from device_client.errors import ConnectionLost, DeviceError
 from device_client.online import Online
 from device_client.timekeeping import Timekeeper
 from device_client.update.assignment import authentic, resolve
-from device_client.update.codes import UpdateRefused
+from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.journal import WITHDRAWABLE, Stage
 from device_client.update.reports import Reporting
 from device_client.update.repository import MetadataSource, Repository
@@ -188,6 +188,8 @@ class Pursuit:
 
     async def _count(self, error: DeviceError) -> bool:
         """Counts the failure against the work; whether another try is worth it."""
+        if error.stable_code == UpdateCode.IMAGE_BUDGET_SPENT:
+            return True
         try:
             if self._updater.state.stage in WITHDRAWABLE:
                 await self._updater.fail(error)

@@ -193,7 +193,8 @@ def _read(path: Path) -> State | None:
         return None
 
 
-def looked_at(directory: Path) -> State:
+def looked_at(directory: Path, factory: Mapping[str, Running]) -> State:
     """The record for reading only, while an agent may be at work."""
     found = [state for name in _FILES if (state := _read(directory / name)) is not None]
-    return max(found, key=lambda state: state.generation, default=State())
+    state = max(found, key=lambda state: state.generation, default=State())
+    return replace(state, running={**factory, **state.running})

@@ -108,7 +108,7 @@ async def unheeded(device: UpdatingDevice, payload: bytes) -> str | None:
     await device.follow(payload)
     assert device.finals() == before
     assert device.current() == FACTORY
-    refusal = looked_at(device.home).refusal
+    refusal = looked_at(device.home, {}).refusal
     return refusal.code if refusal else None
 
 
