@@ -13,10 +13,12 @@ from broker.adapters.brokers.crl_file import WatchedCrlFile
 from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
 from broker.adapters.brokers.errors import BrokerControlError
 from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
+from broker.adapters.ca.bundles import read_trust_bundle
 from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.ocsp import StatusAnswers
+from broker.adapters.ca.server_trust import read_server_trust
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
@@ -31,7 +33,7 @@ from broker.entry.http.server import serving
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.entry.mqtt.router import Router, Services
 from broker.ports import BrokerControl, PublishError, RegistryError
-from broker.protocol.messages import Endpoint, TrustBundle
+from broker.protocol.messages import Endpoint, SignedTrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 from broker.services.admission import Admission
@@ -56,6 +58,7 @@ from broker.services.retained import RetainedMessages
 from broker.services.rollout_director import Director
 from broker.services.superseded import SupersededService
 from broker.services.support import SupportWatch
+from broker.services.trust_bundles import TrustBundles
 from broker.services.update_metadata import UpdateMetadata
 from broker.services.update_warnings import UpdateWarnings
 from broker.settings import BrokerKind, Settings
@@ -146,6 +149,10 @@ class Muster:
         except (AuthorityError, BrokerControlError) as error:  # its start says what comes of that
             _log.warning("fleet_files_not_written", error=error.message, remedy=error.remedy)
 
+    async def _signed_bundle(self) -> SignedTrustBundle | None:
+        trust = await asyncio.to_thread(read_server_trust, self._home)
+        return None if trust is None else trust.bundle
+
     async def _serve(
         self,
         registry: SqlRegistry,
@@ -160,7 +167,9 @@ class Muster:
         links = _Links()
         outbox = Outbox(registry, links)
         refusals = RefusalLog(registry, self._clock)
-        services = self._services(registry, authority, outbox, refusals, running)
+        welcome = Welcome(running.fleet, await asyncio.to_thread(read_trust_bundle, self._home))
+        services = self._services(registry, authority, outbox, refusals, welcome)
+        trust_bundles = TrustBundles(registry, self._signed_bundle, welcome, self._clock)
         router = Router(services, links, self._telemetry)
         links.by_zone = {
             zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
@@ -189,6 +198,7 @@ class Muster:
             Chore("superseded", 1.0, superseded.revoke_superseded),
             Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
             Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
+            Chore("trust-bundle", 1.0, trust_bundles.bring_up_to_date, longest_pause_s=5.0),
             Chore("ca-rollover", 0.2, ca_rollover.advance, longest_pause_s=5.0),
             Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
             *self._update_chores(registry),
@@ -241,11 +251,9 @@ class Muster:
         authority: FleetAuthorities,
         outbox: Outbox,
         refusals: RefusalLog,
-        running: Running,
+        welcome: Welcome,
     ) -> Services:
         limits = self._settings.limits
-        anchors = self._home.server_anchors.read_text(encoding="ascii")
-        welcome = Welcome(running.fleet, TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=anchors))
         issuing = Issuing(authority, welcome, limits.confirm_within, _new_id)
         admission = Admission(
             self._clock,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.adapters.ca.home import MusterHome, PairPaths
 from broker.adapters.ca.loading import load_signer
-from broker.adapters.ca.successor import make_successor
+from broker.adapters.ca.successor import make_operational
 from broker.adapters.run_lock import AlreadyRunning, held
 from broker.installation import Installation
 from broker.ports import Registry
@@ -71,7 +71,7 @@ def _make(installation: Installation, old: int, new: int, root: RootKey) -> None
     _check_keys(installation, old, root)
     home = installation.home
     signer = load_signer(root.pair(home), root.passphrase)
-    make_successor(home, new, signer, installation.passphrase, installation.clock.now())
+    make_operational(home, new, signer, installation.passphrase, installation.clock.now())
 
 
 def _check_keys(installation: Installation, old: int, root: RootKey) -> None:

@@ -20,7 +20,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry.migrate import migrate
-from broker.app import TRUST_BUNDLE_VERSION, Muster, open_registry
+from broker.app import Muster, open_registry
 from broker.ports import Registry, Revocation
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
@@ -109,7 +109,7 @@ class HomeClaimAuthority:
     def issue(self, name: ClaimName, not_after: datetime, now: datetime) -> NewClaim:
         """Reads the authority's key, signs, and forgets the key."""
         issued = issue_claim_certificate(self.home, name, not_after, now, self.passphrase)
-        trust = read_trust_bundle(self.home, TRUST_BUNDLE_VERSION)
+        trust = read_trust_bundle(self.home)
         first = update_repository(self.home, self.passphrase).files().get("1.root.json")
         update_root = None if first is None else first.decode()
         bundle = replace(make_bundle(issued, self.claim, trust), update_root=update_root)

@@ -221,6 +221,10 @@ class ReadTransaction(RolloutReads, Protocol):
     ) -> list[DeviceId]:
         """Those that are left, in order."""
 
+    def not_renewed_since(self, moment: datetime, now: datetime, limit: int) -> list[DeviceId]:
+        """Devices with a certificate that counts, and none that is valid from `moment` on, or from
+        later, and proven; in order."""
+
     def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
         """Certificates of one authority that are neither revoked nor expired, oldest first."""
 

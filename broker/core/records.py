@@ -213,6 +213,7 @@ class EventKind(StrEnum):
     ROTATION_ORDERED = "rotation.ordered"
     ROTATION_WITHDRAWN = "rotation.withdrawn"
     CA_ROLLOVER = "ca.rollover"
+    TRUST_BUNDLE_PUBLISHED = "trust_bundle.published"
     CLAIM_CERTIFICATE_CREATED = "claim_certificate.created"
     CLAIM_CERTIFICATE_REVOKED = "claim_certificate.revoked"
     CLAIM_CERTIFICATE_ALARM = "claim_certificate.alarm"

@@ -19,9 +19,10 @@ from broker.protocol.topics import Outcome
 from broker.protocol.zones import Zone
 
 
-@dataclass(frozen=True)
+@dataclass
 class Welcome:
-    """What every member is told about the fleet zone."""
+    """What every member is told about the fleet zone. The bundle is replaced while the service
+    runs (`services/trust_bundles.py`)."""
 
     fleet: Endpoint
     trust_bundle: TrustBundle

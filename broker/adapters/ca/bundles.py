@@ -3,17 +3,28 @@
 from broker.adapters.ca.claim_authority import IssuedClaimCertificate
 from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.server_trust import FIRST_VERSION, read_server_trust
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint, TrustBundle
 
 
-def read_trust_bundle(home: MusterHome, version: int) -> TrustBundle:
-    """The anchors by which devices authenticate brokers.
+def read_trust_bundle(home: MusterHome, version: int = FIRST_VERSION) -> TrustBundle:
+    """The anchors by which devices authenticate brokers, with the root that signs successors.
+
+    Args:
+        version: of a home whose bundle was never replaced.
 
     Raises:
-        AuthorityError: trust/servers.pem can't be read.
+        AuthorityError: a file can't be read.
     """
-    return TrustBundle(version=version, anchors=read_file(home.server_anchors).decode("ascii"))
+    signed = read_server_trust(home)
+    if signed is not None:
+        return signed.contents
+    return TrustBundle(
+        version=version,
+        anchors=read_file(home.server_anchors).decode("ascii"),
+        root=read_file(home.root.certificate).decode("ascii"),
+    )
 
 
 def make_bundle(

@@ -73,12 +73,17 @@ class MusterHome:
 
     @property
     def infrastructure(self) -> PairPaths:
-        """Issues to brokers and to the service; its key may be kept elsewhere."""
-        return _pair(self.ca, "infrastructure")
+        """Issues to brokers and to the service; its key may be kept elsewhere. The first."""
+        return self.infrastructure_of(FIRST_GENERATION)
+
+    def infrastructure_of(self, generation: int) -> PairPaths:
+        """One of them, as with `operational_of`."""
+        number = "" if generation == FIRST_GENERATION else f"-{generation}"
+        return _pair(self.ca, f"infrastructure{number}")
 
     @property
     def infrastructure_crl(self) -> Path:
-        """The infrastructure authority's CRL, which is a part of both zones' files."""
+        """The infrastructure authorities' CRLs, which are a part of both zones' files."""
         return self.ca / "infrastructure.crl"
 
     def broker(self, zone: Zone) -> PairPaths:
@@ -97,6 +102,11 @@ class MusterHome:
     def server_anchors(self) -> Path:
         """By what clients authenticate brokers."""
         return self.trust / "servers.pem"
+
+    @property
+    def server_trust(self) -> Path:
+        """The signed trust bundle, once there is one; see `server_trust.py`."""
+        return self.trust / "servers.json"
 
     def crl_file(self, zone: Zone) -> Path:
         """The CRLs that the zone's broker reads, in one file."""

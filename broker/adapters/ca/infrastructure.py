@@ -15,6 +15,8 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.hosts import broker_hosts
 from broker.adapters.ca.key_files import read_key
 from broker.adapters.ca.loading import load_signer, read_certificates
+from broker.adapters.ca.server_trust import read_server_trust
+from broker.core.ca_rollover import FIRST_GENERATION
 from broker.core.certificate_profile import Profile, validity
 from broker.protocol.names import RESERVED_PREFIX
 from broker.protocol.zones import Zone
@@ -62,9 +64,9 @@ def renew_infrastructure(
             passphrase is missing or wrong.
     """
     added = broker_hosts(hosts)
-    issuer = load_signer(home.infrastructure, passphrase)
     renewed: dict[Path, x509.Certificate] = {}
     for zone in Zone:
+        issuer = load_signer(home.infrastructure_of(issuing_for(home, zone)), passphrase)
         broker, service = home.broker(zone), home.service(zone)
         names = dict.fromkeys([*_hosts_of(read_certificates(broker.certificate)[0]), *added])
         renewed[broker.certificate] = build_broker_certificate(
@@ -76,6 +78,16 @@ def renew_infrastructure(
     for path, certificate in renewed.items():
         replace_public(path, certificate.public_bytes(Encoding.PEM))
     return list(renewed)
+
+
+def issuing_for(home: MusterHome, zone: Zone) -> int:
+    """Which infrastructure authority makes the zone's certificates now.
+
+    Raises:
+        AuthorityError: the file that says so can't be read.
+    """
+    trust = read_server_trust(home)
+    return FIRST_GENERATION if trust is None else trust.rollover.issuing(zone)
 
 
 def _hosts_of(certificate: x509.Certificate) -> list[str]:

@@ -47,6 +47,22 @@ _LEFT: Final = (
     .order_by(_C.c.device_id)
     .limit(_AT_MOST)
 )
+_IS_FRESH: Final = sa.and_(
+    _N.c.not_before >= sa.bindparam("since", type_=sa.BigInteger),
+    sa.text("proven.state <> 'revoked'"),
+    _N.c.confirmed_at.is_not(None),
+)
+_NOT_RENEWED: Final = (
+    sa.select(_C.c.device_id)
+    .distinct()
+    .where(
+        sa.text("certificate.state <> 'revoked'"),
+        _C.c.not_after > _MOMENT,
+        ~sa.exists().where(_N.c.device_id == _C.c.device_id, _IS_FRESH).correlate(_C),
+    )
+    .order_by(_C.c.device_id)
+    .limit(_AT_MOST)
+)
 _BY_GENERATION: Final = (
     ALL.where(_C.c.generation == _OLD, IS_UNREVOKED, _C.c.not_after > _MOMENT)
     .order_by(_C.c.id)
@@ -89,6 +105,11 @@ class CaRollovers(Part):
         self._session.flush()
         wanted = {"old": old, "new": new, "moment": stored(now), "after": after, "at_most": limit}
         return [DeviceId(device_id) for (device_id,) in self._session.rows(_LEFT, wanted)]
+
+    def not_renewed_since(self, moment: datetime, now: datetime, limit: int) -> list[DeviceId]:
+        self._session.flush()
+        wanted = {"since": stored(moment), "moment": stored(now), "at_most": limit}
+        return [DeviceId(device_id) for (device_id,) in self._session.rows(_NOT_RENEWED, wanted)]
 
     def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
         self._session.flush()
