@@ -27,6 +27,7 @@ from broker.core.campaign import (
     next_campaign_state,
 )
 from broker.core.campaign_pace import MAX_PER_MINUTE
+from broker.core.certificate_profile import BACKDATING
 from broker.core.records import Event, EventKind
 from broker.core.rotation_policy import MEMBERS
 from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
@@ -57,7 +58,8 @@ class Wanted:
     wave_size: int | None = None
     reason: str | None = None
     fresh_from: datetime | None = None
-    """Devices whose certificate is valid from then on needn't renew; none means the start."""
+    """Devices with a proven certificate that is valid from then on needn't renew. None means those
+    whose certificate was issued after the start, by the service's clock."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def begin(tx: WriteTransaction, wanted: Wanted, now: datetime) -> Campaign:
         per_minute=wanted.per_minute,
         wave_size=wanted.wave_size,
         created_at=now,
-        fresh_from=wanted.fresh_from or now,
+        fresh_from=wanted.fresh_from or now - BACKDATING,
         # One interval back, so that the first order is given at once.
         paced_to=now - timedelta(minutes=1) / wanted.per_minute,
         reason=wanted.reason,
