@@ -8,36 +8,17 @@ from typing import Final
 
 from broker.protocol import limits as sizes
 from broker.protocol.codes import Code
-from broker.protocol.topics import DeviceOrigin, Operation, device_topic
-from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
+from broker.protocol.updates import AssignedTarget, BlockRequest
 from device_client.backoff import no_sooner_than
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
-from device_client.exchange import Question, ask
 from device_client.fetch.errors import ImageUnavailable, SourceUnfit
 from device_client.fetch.intake import Intake
 from device_client.fetch.limits import FetchLimits
 from device_client.fetch.sink import BlockAsker
-from device_client.transport import Connection
 
 _PATIENCE: Final = 10
 """How many times in a row the service may put a block off."""
 _SOON: Final = frozenset({Code.RATE_LIMITED, Code.BUSY, Code.INTERNAL})
-
-
-class MqttBlocks:
-    """Asks over a connection; meets `BlockAsker`."""
-
-    def __init__(
-        self, connection: Connection, origin: DeviceOrigin, waits_s: tuple[float, ...]
-    ) -> None:
-        self._connection = connection
-        self._topic = device_topic(origin, Operation.BLOCK)
-        self._waits_s = waits_s
-
-    async def __call__(self, request: BlockRequest) -> BlockAccepted:
-        """See `BlockAsker`."""
-        question = Question(self._topic, request.request_id, request, BlockAccepted)
-        return await ask(self._connection, question, self._waits_s)
 
 
 class BlockSource:

@@ -15,18 +15,19 @@ from broker.core.rollout_pace import StopRule
 from broker.protocol.limits import MAX_BLOCK
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import DeviceId
-from broker.protocol.topics import DeviceOrigin
+from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
 from broker.protocol.zones import Zone
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
 from broker.updating import update_repository
+from device_client import exchange
 from device_client.errors import ConnectionLost
-from device_client.fetch.blocks import MqttBlocks
+from device_client.exchange import Question
 from device_client.fetch.errors import SourceUnfit
 from device_client.fetch.plan import fetch
-from device_client.transport import Address, connected
+from device_client.transport import Address, Connection, connected
 from tests.support.acting import joined
 from tests.support.certificates import Client
 from tests.support.http import ask
@@ -95,18 +96,22 @@ async def push(stack: Stack, workshop: Workshop, path: str) -> None:
         await rollouts.start(registry, SetClock(), plan)
 
 
-class Counting(MqttBlocks):
-    """Counts what it asks for."""
+class Asker:
+    """Asks over a connection, and remembers for what."""
 
-    offsets: list[int]
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.offsets: list[int] = []
+        self._connection = connection
+        self._topic = device_topic(DeviceOrigin(DeviceId(name)), Operation.BLOCK)
 
     async def __call__(self, request: BlockRequest) -> BlockAccepted:
         self.offsets.append(request.offset)
-        return await super().__call__(request)
+        question = Question(self._topic, request.request_id, request, BlockAccepted)
+        return await exchange.ask(self._connection, question, (10.0,))
 
 
 @asynccontextmanager
-async def blocks(client: Client, port: int) -> AsyncIterator[Counting]:
+async def blocks(client: Client, port: int) -> AsyncIterator[Asker]:
     """The device's connection to the fleet broker, to ask for blocks on."""
     address = Address(
         zone=Zone.FLEET,
@@ -117,10 +122,7 @@ async def blocks(client: Client, port: int) -> AsyncIterator[Counting]:
         keepalive_s=30,
     )
     async with connected(address) as connection:
-        origin = DeviceOrigin(DeviceId(client.name))
-        asker = Counting(connection, origin, (10.0,))
-        asker.offsets = []
-        yield asker
+        yield Asker(connection, client.name)
 
 
 async def test_blocks_make_up_the_image_and_go_on_after_a_cut(site: Site) -> None:

@@ -1,5 +1,5 @@
 """Answers about certificates' status (OCSP, RFC 6960), signed by a responder that each issuing
-authority appoints (docs/adr/0013-http-status.md).
+authority appoints (docs/adr/0016-http-by-starlette-and-uvicorn.md).
 """
 
 from collections.abc import Callable, Sequence
