@@ -44,7 +44,7 @@ async def start_rollover(
         AuthorityError: the root's key isn't here, or a passphrase is missing or wrong.
     """
     rollovers = CaRollovers(registry, installation.clock)
-    with _alone(installation):
+    with alone(installation):
         planned = await rollovers.planned(pace)
         if planned != (await rollovers.standing()).rollover:
             await asyncio.to_thread(_make, installation, planned.old, planned.new, root)
@@ -82,7 +82,12 @@ def _check_keys(installation: Installation, old: int, root: RootKey) -> None:
 
 
 @contextmanager
-def _alone(installation: Installation) -> Iterator[None]:
+def alone(installation: Installation) -> Iterator[None]:
+    """One command at a time makes authorities for a home.
+
+    Raises:
+        Problem: ROLLOVER_STATE.
+    """
     try:
         with held(installation.home.run / "authorities.lock"):
             yield

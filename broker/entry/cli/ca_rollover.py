@@ -39,13 +39,6 @@ RootPassphraseOption = Annotated[
 ]
 
 
-def commands_of_ca() -> typer.Typer:
-    """`muster ca`, which has this one subject so far."""
-    ca = typer.Typer(help="Look after the installation's authorities.", no_args_is_help=True)
-    ca.add_typer(commands, name="rollover")
-    return ca
-
-
 @commands.command("start")
 def start(
     context: typer.Context,

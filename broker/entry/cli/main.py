@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.entry.cli import (
+    ca_infrastructure,
     ca_rollover,
     claim_certs,
     demo,
@@ -42,7 +43,10 @@ program.add_typer(groups.commands, name="group")
 program.add_typer(enroll.commands, name="enroll")
 program.add_typer(devices.commands, name="devices")
 program.add_typer(rotate.commands, name="rotate")
-program.add_typer(ca_rollover.commands_of_ca(), name="ca")
+_ca = typer.Typer(help="Replace the installation's authorities.", no_args_is_help=True)
+_ca.add_typer(ca_rollover.commands, name="rollover")
+_ca.add_typer(ca_infrastructure.commands, name="infrastructure")
+program.add_typer(_ca, name="ca")
 program.add_typer(update.commands, name="update")
 program.command("events")(events.events)
 program.command("doctor")(doctor.doctor)
