@@ -28,8 +28,6 @@ from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.entry.housekeeping import Chore
-from broker.entry.http.application import Shown, application
-from broker.entry.http.server import serving
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.entry.mqtt.router import Router, Services
 from broker.ports import BrokerControl, PublishError, RegistryError
@@ -288,6 +286,10 @@ class Muster:
         if wanted.port is None:
             yield
             return
+        # Here, because every command would pay for them with a tenth of a second.
+        from broker.entry.http.application import Shown, application
+        from broker.entry.http.server import serving
+
         shown = Shown(
             crl_files={zone: self._home.crl_file(zone) for zone in Zone},
             status=StatusService(registry, StatusAnswers(lambda: authority.signers), self._clock),
