@@ -18,10 +18,12 @@ from broker.adapters.brokers.probe import ProbeError, ProbeFiles, probe_broker
 from broker.adapters.ca import findings as ca_findings
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
+from broker.core.ca_rollover import in_force
 from broker.installation import Installation
 from broker.ports import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
+from broker.services.campaign_findings import examine_campaigns
 from broker.services.doctor import Finding, Level, examine_registry, registry_failed
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
@@ -37,7 +39,10 @@ async def examine(installation: Installation) -> list[Finding]:
     """All findings, also of what is fine."""
     home = installation.home
     now = installation.clock.now()
-    inspected = await asyncio.to_thread(inspect_home, home, now, installation.passphrase)
+    trusted = await _trusted(installation)
+    inspected = await asyncio.to_thread(
+        inspect_home, home, now, installation.passphrase, trusted
+    )
     findings = [_of_ca(home, finding) for finding in inspected]
     findings += await asyncio.to_thread(lambda: list(_examine_machine(home)))
     findings += await _examine_registry(installation)
@@ -47,6 +52,15 @@ async def examine(installation: Installation) -> list[Finding]:
     for zone in Zone:
         findings += await _examine_steering(installation, zone)
     return findings
+
+
+async def _trusted(installation: Installation) -> frozenset[int]:
+    """The operational authorities that count; the first when the registry can't be asked."""
+    try:
+        async with installation.registry() as registry:
+            return in_force(await registry.read(lambda tx: tx.ca_rollover())).trusted
+    except RegistryError:  # the examination of the registry says so
+        return in_force(None).trusted
 
 
 def _of_ca(home: MusterHome, finding: ca_findings.Finding) -> Finding:
@@ -152,6 +166,7 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
     try:
         async with installation.registry() as registry:
             found = await examine_registry(registry, installation.clock)
+            found += await examine_campaigns(registry, installation.clock)
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]

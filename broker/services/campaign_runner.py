@@ -4,8 +4,8 @@ All that has to be known stands in the registry; each step is one transaction ov
 service that is killed between two of them, or within one, goes on where the last one ended.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.core.campaign import (
@@ -32,6 +32,8 @@ _LISTED_A_PAGE = 1000
 _PAGES_A_RUN = 10
 _PAGE = 500
 """Devices that are ordered, or looked at, in one step of a campaign."""
+_FURTHER = 100
+"""Devices that are looked at together where some of the first ones needed no order."""
 
 
 class CampaignRunner:
@@ -158,42 +160,67 @@ def _stand(
 
 def _give_orders(tx: WriteTransaction, campaign_id: CampaignId, now: datetime) -> None:
     campaign = known(tx, campaign_id)
-    due = min(orders_due(campaign, now), _PAGE)
-    rows = tx.rotations(campaign_id, RotationState.WAITING, "", due) if due else []
-    certificates = _certificates(tx, rows)
     ordered = []
-    for row in rows:
-        device = tx.device(row.device_id)
-        state = at_its_turn(campaign, device, certificates[row.device_id])
-        if state is RotationState.ORDERED and device is not None:
-            ordered.append((row, device))
+    for turn in _turns(tx, campaign, min(orders_due(campaign, now), _PAGE)):
+        if turn.state is RotationState.ORDERED and turn.device is not None:
+            ordered.append((turn.row, turn.device, turn.newest))
         else:
-            campaign = _move(tx, campaign, row, replace(row, state=state, settled_at=now))
+            settled = replace(turn.row, state=turn.state, settled_at=now)
+            campaign = _move(tx, campaign, turn.row, settled)
     campaign = given(campaign, len(ordered), now)
-    campaign = _order_each(tx, campaign, ordered, certificates, now)
+    campaign = _order_each(tx, campaign, ordered, now)
     tx.save_campaign(campaign)
     if campaign.may_finish:
         steer(tx, campaign, CampaignInput.FINISH, now)
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A device that was waiting, and what becomes of it."""
+
+    row: Rotation
+    state: RotationState
+    device: Device | None
+    newest: CertificateSerial | None
+
+
+def _turns(view: ReadTransaction, campaign: Campaign, due: int) -> Iterator[_Turn]:
+    """Waiting devices in their order: so many that need an order, and those among them that don't,
+    which use up no pace."""
+    after, looked_at, size = "", 0, due
+    while due and looked_at < _PAGE:
+        rows = view.rotations(campaign.id, RotationState.WAITING, after, size)
+        certificates = _certificates(view, rows)
+        for row in rows:
+            device, held = view.device(row.device_id), certificates[row.device_id]
+            state = at_its_turn(campaign, device, held)
+            if state is RotationState.ORDERED:
+                if due == 0:
+                    return
+                due -= 1
+            yield _Turn(row, state, device, _newest(held))
+        if len(rows) < size:
+            return
+        after, looked_at, size = rows[-1].device_id, looked_at + len(rows), _FURTHER
+
+
 def _order_each(
     tx: WriteTransaction,
     campaign: Campaign,
-    rows: Sequence[tuple[Rotation, Device]],
-    certificates: dict[DeviceId, list[Certificate]],
+    rows: Sequence[tuple[Rotation, Device, CertificateSerial | None]],
     now: datetime,
 ) -> Campaign:
-    last = tx.last_orders([row.device_id for row, _ in rows])
+    last = tx.last_orders([row.device_id for row, _, _ in rows])
     follow_by = renew_by(campaign, now)
     messages: dict[str, bytes] = {}
-    for row, device in rows:
+    for row, device, newest in rows:
         version = next_version(last.get(row.device_id), now)
         ordered = replace(
             row,
             state=RotationState.ORDERED,
             wave=campaign.wave,
             version=version,
-            newest_before=_newest(certificates[row.device_id]),
+            newest_before=newest,
             ordered_at=now,
         )
         campaign = _move(tx, campaign, row, ordered)

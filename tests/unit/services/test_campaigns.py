@@ -161,6 +161,19 @@ async def test_who_has_moved_already_needs_no_order(desk: Desk, runner: Campaign
     assert EventKind.ROTATION_ORDERED not in await kinds(desk)
 
 
+async def test_those_who_need_no_order_hold_nobody_up(desk: Desk, runner: CampaignRunner) -> None:
+    await fleet(desk, 5)
+    for name in ("lamp-A1", "lamp-A2", "lamp-A4"):
+        await act(desk, DeviceInput.RETIRE, name)
+    names = tuple(f"lamp-A{number}" for number in range(1, 6))
+    await start(desk, named(*names), per_minute=1)
+    campaign = await run(desk, runner, 1)
+    # One interval, one order: and those in front of it and behind it who need none.
+    assert (campaign.dropped, campaign.ordered, campaign.waiting) == (3, 1, 1)
+    assert await order_of(desk, "lamp-A3") is not None
+    assert await order_of(desk, "lamp-A5") is None
+
+
 async def test_who_is_put_out_drops_out_and_only_a_suspended_one_keeps_its_order(
     desk: Desk, runner: CampaignRunner
 ) -> None:
