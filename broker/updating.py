@@ -25,7 +25,7 @@ from broker.adapters.updates.published import Published, load_published
 from broker.adapters.updates.publishing import Publisher, clear_away
 from broker.adapters.updates.repository import HomeUpdateRepository
 from broker.adapters.updates.roles import Roles, save_roles
-from broker.adapters.updates.signatures import KeyReference, open_signers, sign
+from broker.adapters.updates.signatures import KeyReference, check_shown, open_signers, sign
 from broker.adapters.updates.staging import NewImage
 from broker.adapters.updates.views import repository_view, staged_view
 from broker.core.metadata_lifetime import Lifetimes
@@ -138,10 +138,13 @@ class UpdateDesk:
         with self._open() as found:
             return staged_view(found.published, found.staged)
 
-    def sign(self, references: Sequence[KeyReference]) -> list[tuple[str, str]]:
-        """Signs what is staged; (role, key id) of each signature."""
+    def sign(
+        self, references: Sequence[KeyReference], shown: Sequence[StagedRole]
+    ) -> list[tuple[str, str]]:
+        """Signs what is staged if it's what was shown; (role, key id) of each signature."""
         with self._open() as found:
             self._require_staged(found)
+            check_shown(found.staged, {role.role: role.digest for role in shown})
             signers = open_signers(references, found.published, found.staged)
             made = sign(found.staged, found.published, signers)
             save_roles(self.folders.staged_metadata, found.staged)
@@ -223,10 +226,13 @@ class ExportedStaging:
             published, staged = staging.load_exported(self.folder)
             return staged_view(published, staged)
 
-    def sign(self, references: Sequence[KeyReference]) -> list[tuple[str, str]]:
-        """Signs; (role, key id) of each signature."""
+    def sign(
+        self, references: Sequence[KeyReference], shown: Sequence[StagedRole]
+    ) -> list[tuple[str, str]]:
+        """Signs what is in it if it's what was shown; (role, key id) of each signature."""
         with translated():
             published, staged = staging.load_exported(self.folder)
+            check_shown(staged, {role.role: role.digest for role in shown})
             made = sign(staged, published, open_signers(references, published, staged))
             staging.save_exported(self.folder, staged)
             return made

@@ -37,6 +37,8 @@ class StagedRole:
     unchanged: tuple[str, ...] = ()
     """What is the same. Whoever signs reads it too: what is said to be published may be made up by
     somebody who broke into the server."""
+    digest: str = ""
+    """SHA-256 of the bytes that are signed: the same on every machine that shows the same."""
 
     @property
     def is_complete(self) -> bool:

@@ -71,7 +71,7 @@ class Workshop:
         )
 
     def sign(self, *names: str) -> None:
-        self.desk.sign([self.key(name) for name in names])
+        self.desk.sign([self.key(name) for name in names], self.desk.staged())
 
     def add(self, version: str = "1.0.0", content: bytes = b"image", **facts: object) -> str:
         """Stages an image; its target path."""

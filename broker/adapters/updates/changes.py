@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.api.metadata import DelegatedRole, Root, TargetFile, Targets
 
 from broker.adapters.updates.drafts import revoked_targets
 from broker.adapters.updates.metadata import image_of
@@ -81,20 +81,26 @@ def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:
 
 def _of_delegations(old: Targets | None, new: Targets) -> Iterator[str]:
     before, after = _delegations(old), _delegations(new)
-    for role, (keyids, threshold, paths) in after.items():
-        sign = "+" if role not in before else "=" if before[role] == after[role] else "!"
-        shown = ", ".join(keyid[:16] for keyid in keyids)
-        yield f"{sign} role {role} for {' '.join(paths)}: {threshold} of the keys {shown}"
+    for role, said in after.items():
+        sign = "+" if role not in before else "=" if before[role] == said else "!"
+        yield f"{sign} role {role} {said}"
     yield from (f"- role {role}" for role in before if role not in after)
+    if new.delegations is not None and new.delegations.succinct_roles is not None:
+        yield "! roles by the hash of a path, which Muster never makes: don't sign this"
 
 
-def _delegations(targets: Targets | None) -> dict[str, tuple[list[str], int, list[str]]]:
+def _delegations(targets: Targets | None) -> dict[str, str]:
     if targets is None or targets.delegations is None or targets.delegations.roles is None:
         return {}
-    return {
-        name: (role.keyids, role.threshold, role.paths or [])
-        for name, role in targets.delegations.roles.items()
-    }
+    return {name: _delegation(role) for name, role in targets.delegations.roles.items()}
+
+
+def _delegation(role: DelegatedRole) -> str:
+    prefixes = [f"hash:{prefix}*" for prefix in role.path_hash_prefixes or []]
+    paths = " ".join([*(role.paths or []), *prefixes])
+    keys = ", ".join(keyid[:16] for keyid in role.keyids)
+    ends = "" if role.terminating else ", and others after it"
+    return f"for {paths}{ends}: {role.threshold} of the keys {keys}"
 
 
 def _described(target: TargetFile) -> str:
@@ -110,4 +116,7 @@ def _described(target: TargetFile) -> str:
     said += [f"needs {component} {version}" for component, version in facts.depends.items()]
     if facts.support_until:
         said.append(f"supported until {facts.support_until:%Y-%m-%d}")
+    said += [word for word in (facts.vulnerability_contact, facts.sbom) if word]
+    if facts.notes:
+        said.append(" ".join(facts.notes.split()))  # a line of its own could imitate another
     return f"{line}  ({'; '.join(said)})"

@@ -1,9 +1,13 @@
 """TUF's metadata as files: reading, writing, and what Muster keeps in them."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
@@ -40,7 +44,23 @@ def parse_metadata(content: bytes, kind: type[SignedT], where: str) -> Metadata[
         raise damaged(f"{where} isn't TUF metadata: {error}") from error
     if not isinstance(found.signed, kind):
         raise damaged(f"{where} isn't {kind.type} metadata")
+    _check_keys(found.signed, where)
     return found
+
+
+def _check_keys(signed: Root | Targets | Snapshot | Timestamp, where: str) -> None:
+    """Whether each key has the id that is its own: people read ids and not keys, and python-tuf
+    takes any id."""
+    keys: Mapping[str, Key] = {}
+    if isinstance(signed, Root):
+        keys = signed.keys
+    elif isinstance(signed, Targets) and signed.delegations is not None:
+        keys = signed.delegations.keys
+    for keyid, key in keys.items():
+        said = {"keytype": key.keytype, "scheme": key.scheme, "keyval": key.keyval}
+        canonical = encode_canonical(said) or ""
+        if hashlib.sha256(canonical.encode()).hexdigest() != keyid:
+            raise damaged(f"{where} has a key under the id {keyid}, which isn't its own")
 
 
 AnyMetadata = Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]

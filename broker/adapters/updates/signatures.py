@@ -1,6 +1,7 @@
 """Whose signatures staged metadata has and needs, and giving it more."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def signing_keys(role: str, published: Roles, staged: Roles) -> dict[str, Key]:
         for keyid in delegator.get_delegated_role(role).keyids:
             found[keyid] = delegator.get_key(keyid)
     return found
+
+
+def digest_of(metadata: OfflineMetadata) -> str:
+    """SHA-256 of what is signed."""
+    return hashlib.sha256(metadata.signed_bytes).hexdigest()
+
+
+def check_shown(staged: Roles, shown: Mapping[str, str]) -> None:
+    """Returns when what is staged is what somebody was shown, role by role.
+
+    Raises:
+        UpdateError: STAGING_DIFFERS.
+    """
+    if {role: digest_of(metadata) for role, metadata in staged.named().items()} != shown:
+        raise UpdateError(
+            UpdateCode.STAGING_DIFFERS,
+            "what is staged has been changed since it was shown, so nothing was signed",
+            "find out who changed it, and look at it again",
+        )
 
 
 def sign(staged: Roles, published: Roles, signers: Iterable[Signer]) -> list[tuple[str, str]]:

@@ -140,6 +140,10 @@ def export_staging(folder: Path, published: Roles, staged: Roles) -> None:
     Raises:
         OSError, AuthorityError: it can't be written, or isn't new.
     """
+    if folder.exists():
+        raise UpdateError(
+            UpdateCode.FILE_UNWRITABLE, f"{folder} exists", "name a folder that doesn't exist yet"
+        )
     folder.mkdir()
     save_roles(folder / "metadata", staged)
     save_roles(folder / "published", published)

@@ -8,7 +8,7 @@ from broker.adapters.updates.metadata import image_of
 from broker.adapters.updates.online import DIRECTOR, director_of
 from broker.adapters.updates.published import Published
 from broker.adapters.updates.roles import Roles
-from broker.adapters.updates.signatures import needs_of
+from broker.adapters.updates.signatures import digest_of, needs_of
 from broker.core.metadata_lifetime import Lifetimes, is_lapsing, support_state
 from broker.core.update_views import RepositoryView, RoleView, StagedRole, TargetView
 
@@ -21,7 +21,15 @@ def staged_view(published: Roles, staged: Roles) -> tuple[StagedRole, ...]:
         lines = changes_of(role, published, staged)
         needs = needs_of(role, published, staged)
         found.append(
-            StagedRole(role, signed.version, signed.expires, needs, lines.changed, lines.unchanged)
+            StagedRole(
+                role,
+                signed.version,
+                signed.expires,
+                needs,
+                lines.changed,
+                lines.unchanged,
+                digest_of(metadata),
+            )
         )
     return tuple(found)
 

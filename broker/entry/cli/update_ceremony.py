@@ -98,7 +98,7 @@ def init(
     )
     made = [*root.private, *targets.private]
     if made:
-        desk.sign(made)
+        desk.sign(made, desk.staged())
     staged = desk.staged()
     if not all(role.is_complete for role in staged):
         show_staged(staged)

@@ -15,8 +15,10 @@ def show_staged(staged: Sequence[StagedRole], *, whole: bool = False) -> None:
         say(f"{role.role} {role.version}, until {shown_time(role.expires)}")
         for line in role.changes or ("nothing but a later expiry",):
             say(f"  {line}")
-        for line in role.unchanged if whole else ():
-            say(f"  {line}")
+        if whole:
+            for line in role.unchanged:
+                say(f"  {line}")
+            say(f"  sha256 of what is signed: {role.digest}")
         for need in role.needs:
             say(f"  signatures: {_state(need)}")
     if whole:
@@ -60,6 +62,7 @@ def staged_json(role: StagedRole) -> Json:
         "is_complete": role.is_complete,
         "changes": role.changes,
         "unchanged": role.unchanged,
+        "digest": role.digest,
         "needs": [
             {
                 "delegator": need.delegator,

@@ -25,10 +25,11 @@ def sign(
 ) -> None:
     """Sign what is staged, after showing what it is. Signatures add up: everybody signs alone."""
     place = update_desk_of(context) if staging is None else ExportedStaging(staging)
-    show_staged(place.staged(), whole=True)
+    shown = place.staged()
+    show_staged(shown, whole=True)
     if not yes:
         typer.confirm("Sign this?", abort=True, err=True)
-    for role, keyid in place.sign(key_references(key, key_passphrase_file or ())):
+    for role, keyid in place.sign(key_references(key, key_passphrase_file or ()), shown):
         say(f"{role} is signed by {keyid}.")
     left = [role for role in place.staged() if not role.is_complete]
     if left:

@@ -174,7 +174,7 @@ def test_keys_are_closed_and_encrypted_by_the_homes_passphrase(tmp_path: Path) -
     desk.create(
         workshop.key_set(["root-1"], 1), workshop.key_set(["targets-1"], 1), Lifetimes(), "ed25519"
     )
-    desk.sign([workshop.key("root-1"), workshop.key("targets-1")])
+    desk.sign([workshop.key("root-1"), workshop.key("targets-1")], desk.staged())
     desk.publish()
     for path in desk.folders.keys.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

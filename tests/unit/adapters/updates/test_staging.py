@@ -35,6 +35,12 @@ def new_image(workshop: Workshop, path: str | None = None, **facts: object) -> N
     return NewImage(file, ImageFacts(**said), path)  # type: ignore[arg-type]
 
 
+def sign_in(folder: Path, key: KeyReference) -> None:
+    """What somebody does who has a key and no home."""
+    place = ExportedStaging(folder)
+    place.sign([key], place.staged())
+
+
 @pytest.mark.parametrize(
     "facts",
     [
@@ -205,7 +211,7 @@ def test_signatures_are_made_elsewhere_and_add_up(tmp_path: Path) -> None:
     for person in ("targets-1", "targets-2"):
         folder = tmp_path / f"medium-{person}"
         workshop.desk.export_staging(folder)
-        ExportedStaging(folder).sign([workshop.key(person)])
+        sign_in(folder, workshop.key(person))
         assert len(workshop.desk.import_staging(folder)) == 2
         assert workshop.desk.import_staging(folder) == []
     workshop.desk.publish()
@@ -215,7 +221,7 @@ def test_signatures_are_made_elsewhere_and_add_up(tmp_path: Path) -> None:
 def test_signatures_on_something_else_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     workshop.add()
     workshop.desk.export_staging(tmp_path / "medium")
-    ExportedStaging(tmp_path / "medium").sign([workshop.key("targets-1")])
+    sign_in(tmp_path / "medium", workshop.key("targets-1"))
     workshop.add("2.0.0")
     code = refused(lambda: workshop.desk.import_staging(tmp_path / "medium"))
     assert code is UpdateCode.STAGING_DIFFERS
@@ -304,7 +310,7 @@ def test_a_bad_signature_does_not_stand_in_the_way(workshop: Workshop, tmp_path:
     workshop.add()
     medium = tmp_path / "medium"
     workshop.desk.export_staging(medium)
-    ExportedStaging(medium).sign([workshop.key("targets-1")])
+    sign_in(medium, workshop.key("targets-1"))
     file = medium / "metadata" / "targets.json"
     good = file.read_bytes()
     signature = json.loads(good)["signatures"][0]["sig"]
@@ -319,11 +325,12 @@ def test_a_bad_signature_does_not_stand_in_the_way(workshop: Workshop, tmp_path:
 def test_a_key_is_named_by_a_uri(workshop: Workshop) -> None:
     """As an HSM's is: whose it is shows by what it signs."""
     workshop.add()
-    workshop.desk.sign([KeyReference(f"file2:{workshop.keys / 'targets-2'}")])
+    shown = workshop.desk.staged()
+    workshop.desk.sign([KeyReference(f"file2:{workshop.keys / 'targets-2'}")], shown)
     (need,) = workshop.desk.staged()[0].needs
     assert need.signed == (workshop.keyid("targets-2"),)
     wrong = KeyReference(f"file2:{workshop.keys / 'root-1'}")
-    assert refused(lambda: workshop.desk.sign([wrong])) is UpdateCode.KEY_MISSING
+    assert refused(lambda: workshop.desk.sign([wrong], shown)) is UpdateCode.KEY_MISSING
 
 
 def test_who_is_not_delegated_to_cannot_be_published(workshop: Workshop) -> None:
@@ -336,3 +343,45 @@ def test_who_is_not_delegated_to_cannot_be_published(workshop: Workshop) -> None
     workshop.add()
     workshop.sign("targets-1")
     workshop.desk.publish()
+
+
+def test_what_is_changed_after_it_was_shown_is_not_signed(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    workshop.add()
+    shown = workshop.desk.staged()
+    workshop.desk.export_staging(tmp_path / "medium")
+    workshop.add("6.6.6", b"evil")
+    key = workshop.key("targets-1")
+    assert refused(lambda: workshop.desk.sign([key], shown)) is UpdateCode.STAGING_DIFFERS
+    exported = ExportedStaging(tmp_path / "medium")
+    assert refused(lambda: exported.sign([key], shown[1:])) is UpdateCode.STAGING_DIFFERS
+    exported.sign([key], shown)
+
+
+def test_a_key_does_not_hide_under_the_id_of_another(workshop: Workshop, tmp_path: Path) -> None:
+    """python-tuf takes any id; whoever signs reads ids."""
+    workshop.desk.rotate_root(RootChange(), "ed25519")
+    workshop.desk.export_staging(tmp_path / "medium")
+    workshop.new_key("evil")
+    evil = workshop.key_set(["evil"], 1).keys[0]
+    file = tmp_path / "medium" / "metadata" / "root.json"
+    root = json.loads(file.read_bytes())
+    root["signed"]["keys"][workshop.keyid("root-1")] = evil.to_dict()
+    file.write_text(json.dumps(root))
+    staged = ExportedStaging(tmp_path / "medium").staged
+    assert refused(staged) is UpdateCode.REPOSITORY_DAMAGED
+
+
+def test_a_delegation_that_muster_never_makes_is_called_out(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    workshop.desk.renew()
+    workshop.desk.export_staging(tmp_path / "medium")
+    file = tmp_path / "medium" / "metadata" / "targets.json"
+    targets = json.loads(file.read_bytes())
+    by_hash = {"keyids": [], "threshold": 1, "bit_length": 1, "name_prefix": "model-x"}
+    targets["signed"]["delegations"] = {"keys": {}, "succinct_roles": by_hash}
+    file.write_text(json.dumps(targets))
+    (role,) = ExportedStaging(tmp_path / "medium").staged()
+    assert any("don't sign" in line for line in role.changes)
