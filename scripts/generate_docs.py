@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import yaml  # type: ignore[import-untyped]
 
+from broker.core.campaign import CAMPAIGN_TRANSITIONS, CampaignInput, CampaignState
 from broker.core.lifecycle import (
     CERTIFICATE_TRANSITIONS,
     DEVICE_TRANSITIONS,
@@ -148,6 +149,8 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "certificate table": lambda: _matrix(
         CERTIFICATE_TRANSITIONS, CertificateState, CertificateInput
     ),
+    "campaign diagram": lambda: _diagram(CAMPAIGN_TRANSITIONS, CampaignState.RUNNING),
+    "campaign table": lambda: _matrix(CAMPAIGN_TRANSITIONS, CampaignState, CampaignInput),
 }
 
 
