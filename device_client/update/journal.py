@@ -3,7 +3,7 @@
 All of it is one record, so each step is either done or not, together with what follows from it: a
 commit raises the counter, names what runs and puts the final report into the outbox at once. The
 record is kept twice, the newer beside the older; a damaged one leaves the step before, from which
-every step can be done again.
+every step can be done again. The counters are kept a third time: if all else is lost, they aren't.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from device_client.update.codes import UpdateCode
 log = logging.getLogger(__name__)
 
 _FILES: Final = ("state.0", "state.1")
+_COUNTERS: Final = "counters"
 _MAX_STATE: Final = 1 << 20
 
 
@@ -151,8 +152,12 @@ class Journal:
         self.was_damaged = len(found) < sum(path.exists() for path in kept)
         self.state = max(found, key=lambda state: state.generation, default=State())
         running = {**factory, **self.state.running}
-        if running != self.state.running:
-            self.state = replace(self.state, running=running)
+        for component, counter in self._counters().items():
+            known = running.get(component, Running())
+            reached = max(counter, known.security_counter)
+            running[component] = replace(known, security_counter=reached)
+        self.state = replace(self.state, running=running)
+        self._keep_counters()
 
     def change(self, after: State) -> State:
         """The record as it's on the disk from now on.
@@ -168,6 +173,7 @@ class Journal:
         if after.stage is None and before.stage is not None:
             # What is over stays over, even if the newer record is damaged.
             self._keep(after)
+            self._keep_counters()
         return self.state
 
     def _keep(self, state: State) -> None:
@@ -177,6 +183,18 @@ class Journal:
         path = self._directory / _FILES[state.generation % 2]
         durable.replace_file(path, check + b"\n" + content)
         self.state = state
+
+    def _counters(self) -> dict[str, int]:
+        try:
+            content = (self._directory / _COUNTERS).read_bytes()
+            return msgspec.json.decode(content, type=dict[str, int])
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return {}
+
+    def _keep_counters(self) -> None:
+        reached = {name: each.security_counter for name, each in self.state.running.items()}
+        if reached != self._counters():
+            durable.replace_file(self._directory / _COUNTERS, msgspec.json.encode(reached))
 
 
 def _read(path: Path) -> State | None:

@@ -71,14 +71,20 @@ class DirectorySlots:
             _make(directory)
         durable.remove_leftovers(self._directory)
         durable.remove_leftovers(self._slots)
-        durable.remove(self._previous)
-        for slot in self._slots.iterdir():
-            if slot.name not in (self._incoming.name, _target(self._current)):
-                durable.remove(slot)
+        if _target(self._current) != _name(image):
+            self._make_room()
         for file in self._incoming.iterdir():
             if file.name != _name(image):
                 durable.remove(file)
         return self._incoming / _name(image)
+
+    def _make_room(self) -> None:
+        """Nothing but what runs. Not so while the image itself is selected, as it may be where the
+        journal was lost during a trial: then what ran before is still needed."""
+        durable.remove(self._previous)
+        for slot in self._slots.iterdir():
+            if slot.name not in (self._incoming.name, _target(self._current)):
+                durable.remove(slot)
 
     def _install(self, image: Image, file: Path) -> None:
         slot = self._slots / _name(image)
