@@ -120,8 +120,14 @@ class Connected:
         return _read(heard, ConfirmAccepted)
 
     async def _ask(self, operation: Operation, payload: bytes) -> Heard:
-        await self.peer.say(device_topic(self._origin, operation), payload)
-        return await self.peer.next(10)
+        """The answer to this very request: a service that was killed answers older ones, too."""
+        topic = device_topic(self._origin, operation)
+        await self.peer.say(topic, payload)
+        while True:
+            heard = await self.peer.next(10)
+            is_about_it = codec.request_id_of(heard.payload) == codec.request_id_of(payload)
+            if heard.topic.startswith(topic) and is_about_it:
+                return heard
 
 
 def _read(heard: Heard, accepted: type[AcceptedT]) -> AcceptedT | Rejected:
