@@ -79,7 +79,7 @@ class Exchange:
 
     def _open(self, headers: Mapping[str, str]) -> None:
         host, port = self._url.hostname or "", self._url.port or _PORTS[self._url.scheme]
-        self._hold(socket.create_connection((host, port), self._timeout_s))
+        self._connect(host, port)
         if self._url.scheme == "https":
             # Without the handshake at first: a socket that nobody holds couldn't be called off.
             wrapped = self._context.wrap_socket(
@@ -93,6 +93,25 @@ class Exchange:
         asked = f"{path}?{self._url.query}" if self._url.query else path
         connection.request("GET", asked, headers=dict(headers))
         self._answer = connection.getresponse()
+
+    def _connect(self, host: str, port: int) -> None:
+        """Tries a host's addresses one after the other, each so that it can be called off."""
+        refusal = OSError(f"{host} has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
+            held = socket.socket(family, kind, protocol)
+            held.settimeout(self._timeout_s)
+            self._hold(held)
+            try:
+                held.connect(address)
+            except OSError as error:
+                held.close()
+                refusal = error
+            else:
+                held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
+        raise refusal
 
     def _hold(self, held: socket.socket) -> None:
         self._socket = held

@@ -1,10 +1,12 @@
 """What an HTTP server may do to a download: delay it, and never more than that."""
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -381,6 +383,36 @@ async def test_who_calls_it_off_waits_for_nobody(when: str) -> None:
             async with asyncio.timeout(2):
                 await task
         await eventually(lambda: server.open == 0)
+
+
+async def test_who_calls_off_a_connection_that_isn_t_made_yet_waits_for_no_thread() -> None:
+    """A listener whose queue is full lets a connection hang before it's made."""
+    with socket.socket() as listener, ExitStack() as held:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        url = f"http://127.0.0.1:{address[1]}/image.bin"
+        await eventually(lambda: _connecting(address[1]) >= 2)
+        trying = fetch(target_of(IMAGE, url), MemorySink(), None, quick(timeout_s=60), "")
+        before = _connecting(address[1])
+        task = asyncio.create_task(trying)
+        await eventually(lambda: _connecting(address[1]) > before)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def _connecting(port: int) -> int:
+    """How many connections to the port are in the state SYN_SENT (2), as the kernel tells."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    sent = [line for line in lines if line.split()[3] == "02"]
+    return len([line for line in sent if line.split()[2].endswith(f":{port:04X}")])
 
 
 async def test_a_sink_that_fails_ends_it_with_its_own_reason() -> None:
