@@ -50,11 +50,11 @@ class DateJudge(Protocol):
     def may_differ(self, verify_code: int) -> bool:
         """Whether to judge where OpenSSL has refused with this code."""
 
-    def learn(self, certificate: bytes) -> None:
-        """OpenSSL was content with this certificate, in DER."""
+    def judge(self, certificate: bytes, is_checked: bool) -> bool:
+        """Whether the certificate (DER) is in date; if not, that's unproven. Or raises DeviceError.
 
-    def judge(self, certificate: bytes) -> bool:
-        """Whether the certificate is in date; if not, that's unproven. Or raises DeviceError."""
+        `is_checked` is whether OpenSSL was content with the dates.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +172,12 @@ class Connection(asyncio.Protocol):
         dates, context = self._address.dates, self._address.context
         if dates is None:
             await self._secure()
-        elif dates.suit_the_clock() and await self._secure(unless=dates.may_differ):
-            dates.learn(self._server_certificate())
         else:
-            context.verify_flags |= _NO_CHECK_TIME
-            await self._secure()
-            self.is_provisional = not dates.judge(self._server_certificate())
+            is_checked = dates.suit_the_clock() and await self._secure(unless=dates.may_differ)
+            if not is_checked:
+                context.verify_flags |= _NO_CHECK_TIME
+                await self._secure()
+            self.is_provisional = not dates.judge(self._server_certificate(), is_checked)
         self._has_spoken = True
         self._write(packets.connect(self._address.client_id, self._address.keepalive_s))
         await self._accept()

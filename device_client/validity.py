@@ -41,19 +41,19 @@ class ServerDates:
         is_provable = self._trust.root is not None
         return verify_code == _NOT_YET_VALID or (verify_code == _EXPIRED and is_provable)
 
-    def learn(self, certificate: bytes) -> None:
-        """OpenSSL was content with the server's certificate (DER): it isn't earlier than that."""
-        self._timekeeper.not_before(
-            x509.load_der_x509_certificate(certificate).not_valid_before_utc
-        )
-
-    def judge(self, certificate: bytes) -> bool:
+    def judge(self, certificate: bytes, is_checked: bool) -> bool:
         """Whether the server's certificate (DER) is in date; if not, only the clock says so.
+
+        `is_checked` is whether OpenSSL was content with the dates of the whole chain.
 
         Raises:
             ServerNotTrusted: it's over for certain, or there is no way to tell.
         """
         leaf = x509.load_der_x509_certificate(certificate)
+        begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        if is_checked and begins <= self._timekeeper.now() < ends:
+            self._timekeeper.not_before(begins)
+            return True
         anchor = self._anchor_of(leaf)
         ends = min(leaf.not_valid_after_utc, anchor.not_valid_after_utc)
         self._timekeeper.not_before(max(leaf.not_valid_before_utc, anchor.not_valid_before_utc))
