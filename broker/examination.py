@@ -23,6 +23,7 @@ from broker.installation import Installation
 from broker.ports import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
+from broker.services.ca_rollover_findings import examine_ca_rollover
 from broker.services.campaign_findings import examine_campaigns
 from broker.services.doctor import Finding, Level, examine_registry, registry_failed
 from broker.services.rollout_findings import examine_rollouts
@@ -167,6 +168,7 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
         async with installation.registry() as registry:
             found = await examine_registry(registry, installation.clock)
             found += await examine_campaigns(registry, installation.clock)
+            found += await examine_ca_rollover(registry, installation.clock)
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]

@@ -29,7 +29,16 @@ from tests.support.device_agents import device
 from tests.support.members import Holder, connected, join, prove, recover
 from tests.support.members import as_client as holder_client
 from tests.support.peers import peer
-from tests.support.rolling import issuer_of, look, moved, operate, reached, roll, start
+from tests.support.rolling import (
+    assert_sound,
+    issuer_of,
+    look,
+    moved,
+    operate,
+    reached,
+    roll,
+    start,
+)
 from tests.support.stack import Plan, Stack, prepared_stack
 from tests.support.waiting import eventually
 
@@ -124,6 +133,7 @@ async def test_certificates_of_both_authorities_are_let_in_and_revoked_at_once(
     await start(stack)
     await reached(stack, Phase.MOVING)
     new = await join(stack, tmp_path, "B2")
+    await assert_sound(stack)
     assert issuer(old) == issuer_of(stack, 1)
     assert issuer(new) == issuer_of(stack, 2)
     for holder in (old, new):
@@ -240,6 +250,7 @@ async def test_a_service_that_was_down_takes_it_up(stack: Stack, tmp_path: Path)
     await reached(stack, Phase.DONE)
     assert await admits(stack, holder, tmp_path)
     await eventually(lambda: _has_one_operational_crl(stack))
+    await assert_sound(stack)
 
 
 def _has_one_operational_crl(stack: Stack) -> bool:

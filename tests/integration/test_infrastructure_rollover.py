@@ -20,6 +20,7 @@ from broker.services.problems import Problem, ProblemCode
 from device_client.errors import DeviceError
 from tests.support.acting import run_muster
 from tests.support.device_agents import device
+from tests.support.rolling import assert_sound
 from tests.support.stack import Plan, Stack, prepared_stack
 from tests.support.waiting import eventually
 
@@ -128,6 +129,7 @@ async def test_brokers_change_one_after_the_other(stack: Stack, tmp_path: Path) 
 
     await infrastructure(stack, "fleet")
     await eventually(partial(serves_by, stack, Zone.FLEET, 2), within=20)
+    await assert_sound(stack)
     assert await serves_by(stack, Zone.CLAIM, 1)
     assert await lives(tmp_path, "A1", boxed)
     assert await claims(stack, tmp_path, "B2", boxed), "a box meets the claim broker first"
@@ -145,6 +147,7 @@ async def test_brokers_change_one_after_the_other(stack: Stack, tmp_path: Path) 
     assert await claims(stack, tmp_path, "E5", stack.bundle())
     for serial in ("A1", "B2", "D4"):
         assert await lives(tmp_path, serial, boxed)
+    await assert_sound(stack)
     # The service itself lives under the new authority, also after a start.
     await stack.stop_service()
     await stack.start_service()

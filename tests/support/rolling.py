@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Callable
 
 from cryptography import x509
 
+from broker.adapters.ca.findings import Check
 from broker.adapters.clock import SystemClock
 from broker.app import open_registry
 from broker.authorities import RootKey, start_rollover
 from broker.core.ca_rollover import Phase, Rollover
+from broker.examination import examine
 from broker.installation import open_installation
 from broker.ports import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
+from broker.services.doctor import Level
 from tests.support.acting import run_muster
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
@@ -78,3 +81,11 @@ def issuer_of(stack: Stack, generation: int) -> x509.Name:
     """The name of one of the home's operational authorities."""
     pem = stack.home.operational_of(generation).certificate.read_bytes()
     return x509.load_pem_x509_certificate(pem).subject
+
+
+async def assert_sound(stack: Stack) -> None:
+    """'muster doctor' finds nothing wrong with the authorities, anchors and CRLs."""
+    found = await examine(open_installation(stack.home.path, None))
+    looked_at = [each for each in found if each.check in set(Check)]
+    assert looked_at
+    assert [each for each in looked_at if each.level is not Level.OK] == []

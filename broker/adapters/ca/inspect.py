@@ -1,6 +1,6 @@
 """Looking over a home's certificates, keys, anchors and CRLs, as `muster doctor` does."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +13,11 @@ from cryptography.x509.oid import NameOID
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.findings import Check, Finding, Level, Period, check_period, failed
 from broker.adapters.ca.home import MusterHome, PairPaths
+from broker.adapters.ca.infrastructure import issuing_for
 from broker.adapters.ca.key_files import read_key
 from broker.adapters.ca.loading import read_certificates, read_crls
+from broker.adapters.ca.server_trust import read_server_trust
+from broker.core.ca_rollover import FIRST_GENERATION
 from broker.protocol.zones import Zone
 
 _LEAF_MARGIN: Final = timedelta(days=30)
@@ -23,7 +26,7 @@ _AUTHORITY_MARGIN: Final = timedelta(days=365)
 _OPERATIONAL_CRL_MARGIN: Final = timedelta(days=5)
 
 _RENEW: Final = "renew it with the infrastructure authority's key, then restart what uses it"
-_REPLACE: Final = "plan the authority's replacement: everybody who trusts it needs the new one"
+_REPLACE: Final = "plan the authority's replacement: docs/ca-rollover.md says how"
 _RESTORE: Final = "restore the files from one backup"
 _SERVE: Final = "start the service, which signs it each day; once it has expired nobody can connect"
 
@@ -40,27 +43,60 @@ class _Subject:
     passphrase: bytes | None = None
 
 
-def inspect_home(home: MusterHome, now: datetime, passphrase: bytes | None = None) -> list[Finding]:
+@dataclass(frozen=True)
+class _Counting:
+    """The authorities that count at the moment: more than one of a kind in a rollover."""
+
+    operational: list[PairPaths]
+    infrastructure: list[PairPaths]
+    serving: dict[Zone, PairPaths]
+    """By which each zone's broker and service have their certificates."""
+
+
+def inspect_home(
+    home: MusterHome,
+    now: datetime,
+    passphrase: bytes | None = None,
+    trusted: Collection[int] = (FIRST_GENERATION,),
+) -> list[Finding]:
     """Everything that was checked, and what is fine too. Reads files and changes nothing.
 
     Encrypted keys are compared with their certificates only when there is a passphrase.
+
+    Args:
+        trusted: the operational authorities that count.
     """
+    try:
+        counting = _counting(home, trusted)
+    except AuthorityError as error:
+        return [failed(Check.FILE, home.server_trust, error)]
     findings: list[Finding] = []
-    for subject in (*_authorities(home, passphrase), *_leaves(home)):
+    for subject in (*_authorities(home, counting, passphrase), *_leaves(home, counting)):
         findings += _inspect_pair(subject, now)
     for zone in Zone:
-        findings += _inspect_anchors(home.client_anchors(zone), _client_anchors(home, zone))
-        findings += _inspect_crls(home, zone, now)
-    findings += _inspect_anchors(home.server_anchors, [home.infrastructure])
+        anchors = _client_anchors(home, counting, zone)
+        findings += _inspect_anchors(home.client_anchors(zone), anchors)
+        findings += _inspect_crls(home, counting, zone, now)
+    findings += _inspect_anchors(home.server_anchors, counting.infrastructure)
     return findings
 
 
-def _authorities(home: MusterHome, passphrase: bytes | None) -> list[_Subject]:
+def _counting(home: MusterHome, trusted: Collection[int]) -> _Counting:
+    found = read_server_trust(home)
+    infrastructure = (FIRST_GENERATION,) if found is None else found.rollover.trusted
+    return _Counting(
+        [home.operational_of(generation) for generation in sorted(trusted)],
+        [home.infrastructure_of(generation) for generation in infrastructure],
+        {zone: home.infrastructure_of(issuing_for(home, zone)) for zone in Zone},
+    )
+
+
+def _authorities(home: MusterHome, counting: _Counting, passphrase: bytes | None) -> list[_Subject]:
     pairs = [
         (home.root, home.root, False),
-        (home.operational, home.root, True),
+        *((pair, home.root, True) for pair in counting.operational),
         (home.claim, home.claim, False),
-        (home.infrastructure, home.infrastructure, False),
+        *((pair, pair, False) for pair in counting.infrastructure),
     ]
     return [
         _Subject(pair, issuer.certificate, _AUTHORITY_MARGIN, _REPLACE, needed, passphrase)
@@ -68,18 +104,18 @@ def _authorities(home: MusterHome, passphrase: bytes | None) -> list[_Subject]:
     ]
 
 
-def _leaves(home: MusterHome) -> list[_Subject]:
+def _leaves(home: MusterHome, counting: _Counting) -> list[_Subject]:
     return [
-        _Subject(pair, home.infrastructure.certificate, _LEAF_MARGIN, _RENEW)
+        _Subject(pair, counting.serving[zone].certificate, _LEAF_MARGIN, _RENEW)
         for zone in Zone
         for pair in (home.broker(zone), home.service(zone))
     ]
 
 
-def _client_anchors(home: MusterHome, zone: Zone) -> list[PairPaths]:
+def _client_anchors(home: MusterHome, counting: _Counting, zone: Zone) -> list[PairPaths]:
     if zone is Zone.CLAIM:
-        return [home.claim, home.infrastructure]
-    return [home.root, home.operational, home.infrastructure]
+        return [home.claim, *counting.infrastructure]
+    return [home.root, *counting.operational, *counting.infrastructure]
 
 
 def _inspect_pair(subject: _Subject, now: datetime) -> Iterator[Finding]:
@@ -145,18 +181,21 @@ def _inspect_anchors(path: Path, expected: list[PairPaths]) -> Iterator[Finding]
         yield Finding(Level.OK, Check.ANCHORS, path, "holds what it should")
 
 
-def _inspect_crls(home: MusterHome, zone: Zone, now: datetime) -> Iterator[Finding]:
+def _inspect_crls(
+    home: MusterHome, counting: _Counting, zone: Zone, now: datetime
+) -> Iterator[Finding]:
     path = home.crl_file(zone)
     try:
         lists = read_crls(path)
     except AuthorityError as error:
         yield failed(Check.FILE, path, error)
         return
-    own = home.claim if zone is Zone.CLAIM else home.operational
-    for pair in (own, home.infrastructure):
+    own = [home.claim] if zone is Zone.CLAIM else counting.operational
+    for pair in (*own, *counting.infrastructure):
         issuer = _readable(pair.certificate)
         if issuer is not None:
-            yield _inspect_crl(path, lists, issuer, now, signed_daily=pair == home.operational)
+            is_daily = pair in counting.operational
+            yield _inspect_crl(path, lists, issuer, now, signed_daily=is_daily)
 
 
 def _inspect_crl(
