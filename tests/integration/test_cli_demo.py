@@ -19,13 +19,28 @@ def demo(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 def test_devices_become_members_and_nothing_stays(tmp_path: Path) -> None:
     done = demo(tmp_path, "--devices", "3")
     assert done.returncode == 0, done.stderr
-    header, *lines, conclusion = done.stdout.splitlines()
+    header, *lines = done.stdout.splitlines()
     assert header.split("\t") == ["device", "state", "certificate", "expires", "claimed in"]
-    assert [line.split("\t")[:2] for line in lines] == [
+    assert [line.split("\t")[:2] for line in lines[:3]] == [
         [f"thermo-T-{number:04}", "active"] for number in (1, 2, 3)
     ]
-    assert conclusion.startswith("All 3 devices are members of the fleet")
+    assert lines[-1].startswith("All 3 devices are members of the fleet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_devices_update_but_the_one_that_fails_its_check(tmp_path: Path) -> None:
+    done = demo(tmp_path, "--devices", "8", "--keep")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    ended = {row[0]: (row[1], row[3]) for row in rows if len(row) == 5 and row[1] != "active"}
+    assert ended.pop("thermo-T-0007") == ("rolled_back", "health_failed")
+    assert ended.pop("device") == ("stands at", "code")
+    assert set(ended.values()) == {("installed", "-")}
+    (kept,) = tmp_path.iterdir()
+    slots = {place.name: place / "update/components/main" for place in (kept / "devices").iterdir()}
+    assert not (slots.pop("T-0007") / "current").exists()
+    image = (kept / "thermometer.bin").read_bytes()
+    assert [(slot / "current/image").read_bytes() == image for slot in slots.values()] == [True] * 7
 
 
 def test_what_is_kept_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,9 @@ import typer
 from broker.core.keys import KeyType
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device, EnrollmentGroup
-from broker.entry.cli.demo_fleet import Claimed, claim_all
+from broker.entry.cli.demo_fleet import Claimed, claim_all, living
 from broker.entry.cli.demo_service import running_service
+from broker.entry.cli.demo_update import Ceremony, hold_ceremony, push, show
 from broker.entry.cli.output import note, say, table
 from broker.entry.cli.views import shown_time
 from broker.initialise import Choices, ZoneChoice, initialise
@@ -37,13 +38,16 @@ from broker.settings import BrokerKind
 _BATCH: Final = "demo-batch"
 _GROUP: Final = GroupName("thermometers")
 _MOST: Final = 1000
+_FAILING: Final = 6
+"""Which of the devices the new image doesn't suit."""
 
 
 def demo(
     devices: Annotated[int, typer.Option(min=1, max=_MOST, help="How many claim.")] = 25,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the installation there.")] = False,
 ) -> None:
-    """See it work: an installation, the service and 25 devices on this machine, then all gone."""
+    """See it work: an installation, the service, and 25 devices that claim and update on this
+    machine; then all gone."""
     folder = Path(tempfile.mkdtemp(prefix="muster-demo-"))
     try:
         with _no_settings_in_environment():
@@ -60,6 +64,8 @@ async def _demo(folder: Path, count: int) -> None:
     began = time.monotonic()
     serials = [SerialNumber(f"T-{number:04}") for number in range(1, count + 1)]
     installation = await asyncio.to_thread(_make_installation, folder / "home")
+    ceremony = await asyncio.to_thread(hold_ceremony, installation, folder / "media")
+    _step("muster update init --keys …", "root keys 2 of 3, a targets key; none of them online")
     bundle = folder / f"{_BATCH}.bundle.json"
     async with installation.registry() as registry:
         await _prepare(installation, registry, bundle, serials)
@@ -69,9 +75,30 @@ async def _demo(folder: Path, count: int) -> None:
         _step("muster-device claim …", f"{len(claimed)} devices have claimed, over TLS")
         async with installation.registry() as registry:
             members = await registry.read(_members)
-    _show(claimed, members)
-    _check(members, serials)
-    say(f"All {count} devices are members of the fleet; {time.monotonic() - began:.1f} s in all.")
+            _show(claimed, members)
+            _check(members, serials)
+            await _update(folder, installation, registry, ceremony, serials)
+    say(
+        f"All {count} devices are members of the fleet, and the update ended as it should: "
+        f"{time.monotonic() - began:.1f} s in all."
+    )
+
+
+async def _update(
+    folder: Path,
+    installation: Installation,
+    registry: Registry,
+    ceremony: Ceremony,
+    serials: Sequence[SerialNumber],
+) -> None:
+    """Every device installs an image, but for one: there it fails its health check."""
+    failing = serials[_FAILING] if len(serials) > _FAILING else None
+    async with living(folder / "devices", serials, failing):
+        image = await asyncio.to_thread(ceremony.publish, folder)
+        _step("muster update add, sign, publish", f"{image.path}, {image.length:,} bytes")
+        _step(f"muster update push {image.path} --group {_GROUP}", "devices are told over MQTT")
+        await push(registry, installation, image, _GROUP)
+        await show(registry, failing and f"thermo-{failing}")
 
 
 def _make_installation(home: Path) -> Installation:
