@@ -19,6 +19,7 @@ from tests.bench import (
     rotation_herd,
     service_cost,
     step_ca,
+    update_notice,
 )
 from tests.bench.bench import Bench
 from tests.bench.measuring import say
@@ -33,6 +34,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "embedded": end_to_end.measure_embedded,
     "agent": agent.measure,
     "lock-out": lock_out.measure,
+    "update-notice": update_notice.measure,
     "rotation-herd": rotation_herd.measure,
 }
 

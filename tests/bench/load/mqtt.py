@@ -80,6 +80,13 @@ class Connection:
                 raise ProtocolError(f"unexpected packet of type {kind}")
         return answer
 
+    async def heard(self) -> Answer:
+        """The next message that comes, acknowledged."""
+        while True:
+            kind, body = await self._packet()
+            if kind == _PUBLISH:
+                return self._acknowledge(body)
+
     async def leave(self) -> None:
         """DISCONNECT, so that the broker closes the connection, and waits until it has."""
         self._writer.write(_DISCONNECT)

@@ -1,0 +1,273 @@
+"""Update notice: from the operator's push to the last connected device that was told.
+
+Against a bare publish of the very messages that the service published, on the same Mosquitto to the
+same connections. What comes on top is deciding, signing and committing an assignment for each.
+"""
+
+import asyncio
+import ssl
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.clock import SystemClock
+from broker.app import open_registry
+from broker.core.csr import fingerprint_of_key
+from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.records import Certificate, Device
+from broker.core.rollout import Selection
+from broker.ports import WriteTransaction
+from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
+from broker.protocol.topics import Desired, desired_topic, metadata_topic
+from broker.protocol.zones import Zone
+from broker.services import rollouts
+from broker.services.rollouts import Push
+from broker.settings import BrokerKind
+from broker.updating import update_repository
+from tests.bench.bare_publisher import BEGAN, BarePlan
+from tests.bench.bench import Bench
+from tests.bench.load.mqtt import Connection, connected
+from tests.bench.measuring import middle, percentile, say
+from tests.bench.report import Row, at_most
+from tests.support.csrs import fresh_key
+from tests.support.installation import GROUP
+from tests.support.stack import Plan, Stack, running_stack
+from tests.support.update_devices import workshop_of
+from tests.support.update_workshop import MODEL, Workshop
+
+DEVICES: Final = 2_000
+_ROUNDS: Final = 3
+_TO_HOLD: Final = 1.2
+_CONNECTING: Final = 32
+_GIVE_UP_S: Final = 120.0
+_PUBLISH_OVERHEAD: Final = 2 + 3 + 2 + 4
+"""Bytes of PUBLISH besides topic and payload (type, length, topic's length, id), and its PUBACK."""
+
+
+@dataclass
+class Told:
+    """What a fleet of connections has heard in one round."""
+
+    expected: int
+    at: list[float] = field(default_factory=list)
+    messages: dict[str, bytes] = field(default_factory=dict)
+    everybody: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hear(self, topic: str, payload: bytes) -> None:
+        self.at.append(time.monotonic())
+        self.messages[topic] = payload
+        if len(self.messages) == self.expected:
+            self.everybody.set()
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(_GIVE_UP_S):
+            await self.everybody.wait()
+
+
+class Fleet:
+    """Connected devices that listen for assignments, and say nothing."""
+
+    def __init__(self) -> None:
+        self.told = Told(0)
+
+    def begin(self, expected: int) -> Told:
+        """From now on they are heard into a new round."""
+        self.told = Told(expected)
+        return self.told
+
+    async def listen(self, connection: Connection) -> None:
+        """Until it's cancelled."""
+        while True:
+            answer = await connection.heard()
+            if answer.payload:
+                self.told.hear(answer.topic, answer.payload)
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """On Mosquitto, with the service in a process of its own."""
+    return await measure_with(bench, DEVICES)
+
+
+async def measure_with(bench: Bench, devices: int) -> list[Row]:
+    """The same for any number of devices."""
+    place = bench.place("update-notice")
+    plan = Plan(brokers=BrokerKind.MOSQUITTO, in_process=False)
+    async with running_stack(place, plan) as stack, AsyncExitStack() as ending:
+        await stack.installation.standard([])
+        workshop = await asyncio.to_thread(workshop_of, stack, place)
+        path = await asyncio.to_thread(workshop.publish_image)
+        contexts = await _members(stack, place, devices)
+        say(f"{devices:,} devices connect")
+        fleet = Fleet()
+        await _connect(stack, contexts, fleet, ending)
+        noticed = [await _push(stack, workshop, path, n, fleet, devices) for n in range(_ROUNDS)]
+        messages = fleet.told.messages
+        await stack.stop_service()
+        bare = [await _publish_bare(stack, place, messages, fleet) for _ in range(_ROUNDS)]
+        size = _wire_bytes(workshop, messages)
+    return _rows(devices, noticed, bare, size)
+
+
+async def _members(stack: Stack, place: Path, count: int) -> dict[str, ssl.SSLContext]:
+    """Registers devices with certificates, by their own authority; TLS contexts by name."""
+    folder = place / "devices"
+    folder.mkdir()
+    authority = await asyncio.to_thread(FileAuthority.load, stack.home)
+    anchors = stack.home.server_anchors.read_text()
+    contexts: dict[str, ssl.SSLContext] = {}
+    known = []
+    for number in range(count):
+        device, certificate, context = _member(authority, folder, anchors, number)
+        contexts[device.id] = context
+        known.append((device, certificate))
+
+    def save(tx: WriteTransaction) -> None:
+        for device, certificate in known:
+            tx.save_device(device)
+            tx.save_certificate(certificate)
+
+    async with open_registry(stack.home, stack.installation.settings) as registry:
+        await registry.write(save)
+    return contexts
+
+
+def _member(
+    authority: FileAuthority, folder: Path, anchors: str, number: int
+) -> tuple[Device, Certificate, ssl.SSLContext]:
+    now, name, key = datetime.now(UTC), DeviceId(f"notice-{number:05d}"), fresh_key()
+    issued = authority.issue(name, key.public_key(), now, now + timedelta(days=1))
+    chain, secret = folder / f"{name}.crt", folder / f"{name}.key"
+    chain.write_text(issued.pem + authority.chain_pem)
+    secret.touch(0o600)
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.create_default_context(cadata=anchors)
+    context.load_cert_chain(chain, secret)
+    leaf = x509.load_pem_x509_certificate(issued.pem.encode())
+    device = Device(
+        id=name,
+        group=GROUP,
+        serial=SerialNumber(name),
+        state=DeviceState.ACTIVE,
+        registered_at=now,
+        parameters={"model": MODEL},
+        activated_at=now,
+    )
+    certificate = Certificate(
+        serial=issued.serial,
+        device_id=name,
+        state=CertificateState.ACTIVE,
+        claim_name=None,
+        key_sha256=fingerprint_of_key(key.public_key()),
+        certificate_sha256=Fingerprint(leaf.fingerprint(hashes.SHA256()).hex()),
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        pem=issued.pem,
+        confirm_by=now,
+        confirmed_at=now,
+    )
+    return device, certificate, context
+
+
+async def _connect(
+    stack: Stack, contexts: dict[str, ssl.SSLContext], fleet: Fleet, ending: AsyncExitStack
+) -> None:
+    names = list(contexts)
+    for begin in range(0, len(names), _CONNECTING):
+        some = names[begin : begin + _CONNECTING]
+        opening = (_open(stack, name, contexts[name], ending) for name in some)
+        for connection in await asyncio.gather(*opening):
+            listening = asyncio.create_task(fleet.listen(connection))
+            ending.push_async_callback(_end, listening)
+
+
+async def _end(listening: "asyncio.Task[None]") -> None:
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _open(
+    stack: Stack, name: str, context: ssl.SSLContext, ending: AsyncExitStack
+) -> Connection:
+    port = stack.ports[Zone.FLEET]
+    connection = await ending.enter_async_context(connected(port, context, name))
+    await connection.subscribe([desired_topic(DeviceId(name), Desired.UPDATE)])
+    return connection
+
+
+async def _push(
+    stack: Stack, workshop: Workshop, path: str, number: int, fleet: Fleet, devices: int
+) -> float:
+    """Seconds until the last of them has heard of it."""
+    published = update_repository(workshop.home, None).targets()
+    clock = SystemClock()
+    push = Push(f"notice-{number}", (path,), Selection(everyone=True))
+    rollout = rollouts.planned(push, published, clock.now())
+    async with open_registry(stack.home, stack.installation.settings) as registry:
+        told = fleet.begin(devices)
+        began = time.monotonic()
+        await rollouts.start(registry, clock, rollout)
+        await told.wait()
+    return max(told.at) - began
+
+
+async def _publish_bare(
+    stack: Stack, place: Path, messages: dict[str, bytes], fleet: Fleet
+) -> float:
+    """Seconds until the last of them has heard a message that was made before."""
+    plan = place / "bare.json"
+    found = BarePlan(str(stack.home.path), stack.ports[Zone.FLEET], messages)
+    plan.write_bytes(msgspec.json.encode(found))
+    told = fleet.begin(len(messages))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.bare_publisher", str(plan)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    assert line.startswith(BEGAN), f"the bare publisher said {line!r}"
+    await told.wait()
+    await process.wait()
+    return max(told.at) - float(line.removeprefix(BEGAN))
+
+
+def _wire_bytes(workshop: Workshop, messages: dict[str, bytes]) -> dict[str, int]:
+    """MQTT bytes that one device receives for one update, without the image."""
+    files = update_repository(workshop.home, None).files()
+    fresh = [name for name in files if not name.endswith("root.json")]
+    metadata = sum(_on_wire(metadata_topic(name), files[name]) for name in fresh)
+    sizes = [_on_wire(topic, payload) for topic, payload in messages.items()]
+    return {"assignment": round(middle(sizes)), "metadata": metadata}
+
+
+def _on_wire(topic: str, payload: bytes) -> int:
+    return len(topic) + len(payload) + _PUBLISH_OVERHEAD
+
+
+def _rows(
+    devices: int, noticed: Sequence[float], bare: Sequence[float], size: dict[str, int]
+) -> list[Row]:
+    ours, least = percentile(noticed, 0.5), percentile(bare, 0.5)
+    ratio = ours / least
+    what = f"update notice to {devices:,} connected devices, mosquitto"
+    figure = f"{ours:.2f} s, a bare publish of the same {least:.2f} s: {ratio:.2f}x"
+    sizes = f"assignment {size['assignment']:,} + metadata {size['metadata']:,}"
+    return [
+        at_most(what, figure, ratio, _TO_HOLD, f"<= {_TO_HOLD}x"),
+        Row("- rounds", f"{_listed(noticed)} s; bare {_listed(bare)} s"),
+        Row("bytes on the wire to a device per update, without the image", sizes),
+    ]
+
+
+def _listed(seconds: Sequence[float]) -> str:
+    return ", ".join(f"{each:.2f}" for each in seconds)
