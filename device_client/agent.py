@@ -188,7 +188,7 @@ class Agent:
             self._reconnects = 0
             self._is_over = False
             self._online_since = time.monotonic()
-            self._status.note(Activity.ONLINE)
+            self._status.note(Activity.ONLINE, self._timekeeper.standing())
             yield identity, line.connection
 
     async def _identity(self) -> Identity:

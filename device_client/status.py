@@ -104,10 +104,20 @@ class StatusFile:
         self._path = directory / "status.json"
         self._note = _read(self._path)
 
-    def note(self, activity: Activity) -> None:
-        """The agent is at `activity` now; being online ends what was wrong before."""
+    def note(self, activity: Activity, clock: Standing | None = None) -> None:
+        """The agent is at `activity` now; being online ends what was wrong before.
+
+        `clock` is what it thinks of its clock, if it has thought again.
+        """
         error = None if activity is Activity.ONLINE else self._note.last_error
-        self._write(replace(self._note, activity=activity, last_error=error))
+        self._write(
+            replace(
+                self._note,
+                activity=activity,
+                last_error=error,
+                clock=clock or self._note.clock,
+            )
+        )
 
     def note_plan(self, renewal_due: datetime, clock: Standing) -> None:
         """When the certificate is to be renewed, and what the agent thinks of the clock."""

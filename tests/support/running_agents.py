@@ -54,7 +54,11 @@ class Running:
 
     async def is_online(self) -> None:
         """Returns when it is."""
-        await eventually(lambda: status.report(self.state).activity is Activity.ONLINE, within=30)
+
+        def is_it() -> bool:
+            return bool(self.seen) and status.report(self.state).activity is Activity.ONLINE
+
+        await eventually(is_it, within=30)
 
     async def proves(self, wanted: Callable[[Identity], bool]) -> None:
         """Returns when an identity like that is confirmed and in use."""
