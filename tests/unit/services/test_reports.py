@@ -13,7 +13,7 @@ from broker.protocol.topics import DeviceOrigin
 from broker.protocol.updates import Assignment, Phase, ReportRequest, UpdateReport
 from tests.support.csrs import fresh_key
 from tests.support.desk import Desk
-from tests.support.updating import UpdateDesk, a_report
+from tests.support.rollouts import UpdateDesk, a_report
 
 
 @pytest.fixture

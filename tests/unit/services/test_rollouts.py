@@ -17,7 +17,7 @@ from broker.services.rollout_director import SILENT_AFTER
 from broker.update_ports import UpdateError
 from tests.support.desk import GROUP, Desk
 from tests.support.fake_updates import a_target
-from tests.support.updating import NEVER, UpdateDesk, a_report, in_waves
+from tests.support.rollouts import NEVER, UpdateDesk, a_report, in_waves
 
 ALL = [f"lamp-{number:02d}" for number in range(20)]
 
