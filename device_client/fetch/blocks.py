@@ -24,6 +24,8 @@ _SOON: Final = frozenset({Code.RATE_LIMITED, Code.BUSY, Code.INTERNAL})
 class BlockSource:
     """The service, asked block by block; a few are on their way at once."""
 
+    name = "blocks"
+
     def __init__(self, ask: BlockAsker, target: AssignedTarget, limits: FetchLimits) -> None:
         self._ask = ask
         self._target = target

@@ -29,7 +29,7 @@ class HttpSource:
     def __init__(
         self, url: str, target: AssignedTarget, limits: FetchLimits, context: ssl.SSLContext
     ) -> None:
-        self._url = url
+        self.name = url
         self._length = target.length
         self._limits = limits
         self._context = context
@@ -44,7 +44,7 @@ class HttpSource:
         Raises:
             FetchError: it didn't get that far; what came is in the sink.
         """
-        url = _split(self._url)
+        url = _split(self.name)
         for _ in range(self._limits.redirects + 1):
             headers = self._headers(intake.position)
             timeout_s = self._limits.timeout_s
@@ -53,7 +53,7 @@ class HttpSource:
                     await self._take_answer(exchange, intake)
                     return
                 url = _next_hop(url, exchange)
-        raise SourceUnfit(f"{self._url} leads from one place to the next without end.")
+        raise SourceUnfit(f"{self.name} leads from one place to the next without end.")
 
     def _headers(self, position: int) -> dict[str, str]:
         headers = {

@@ -5,7 +5,7 @@ unless a source leaves no choice.
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.protocol.updates import AssignedTarget
 from device_client.backoff import Backoff
@@ -19,6 +19,7 @@ from device_client.fetch.errors import (
 from device_client.fetch.intake import Intake
 from device_client.fetch.limits import FetchLimits
 from device_client.fetch.sink import BlockAsker, Sink
+from device_client.fetch.suspects import Suspects
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_SUSPECTS: Final = Suspects()
+
+
 class _Source(Protocol):
+    @property
+    def name(self) -> str:
+        """By which it's remembered."""
+
     async def pour(self, intake: Intake) -> None: ...
 
 
@@ -36,15 +44,18 @@ async def fetch(
     ask_blocks: BlockAsker | None,
     limits: FetchLimits,
     anchors: str,
+    suspects: Suspects = _SUSPECTS,
 ) -> None:
     """Fills the sink to the target's length. What the bytes are worth, the caller's hash says.
 
     The target's sources are tried in their order, and then blocks over MQTT. Where one fails, the
-    next goes on at the byte that the sink has reached. It may be cancelled at any time.
+    next goes on at the byte that the sink has reached. It may be cancelled at any time. When the
+    same image is fetched again, the sources that it came from go last: it can't have been right.
 
     Args:
         ask_blocks: none where there is no connection to ask on.
         anchors: CA certificates in PEM that HTTPS servers are trusted by, besides the system's.
+        suspects: what is remembered of sources, by default in this process.
 
     Raises:
         ImageTooLong, ImageTooSlow, ImageUnavailable: the last source's reason, when none is left or
@@ -59,7 +70,10 @@ async def fetch(
     try:
         if intake.left:
             sources = await _sources(target, ask_blocks, limits, anchors)
-            await _Plan(sources, intake, limits).carry_out()
+            known = suspects.of(target.sha256)
+            plan = _Plan(sorted(sources, key=lambda each: each.name in known), intake, limits)
+            await plan.carry_out()
+            suspects.completed(target.sha256, plan.givers)
     finally:
         if limits.budget is not None:
             await limits.budget.keep()
@@ -69,6 +83,8 @@ class _Plan:
     """The sources that are left, and how often they have failed."""
 
     def __init__(self, sources: list[_Source], intake: Intake, limits: FetchLimits) -> None:
+        self.givers: set[str] = set()
+        """The sources that bytes have come from."""
         self._sources = sources
         self._intake = intake
         self._limits = limits
@@ -106,12 +122,20 @@ class _Plan:
                 return None
         return error
 
+    async def _pour(self, source: _Source) -> None:
+        received = self._intake.received
+        try:
+            await source.pour(self._intake)
+        finally:
+            if self._intake.received > received:
+                self.givers.add(source.name)
+
     async def _exhaust(self, source: _Source) -> FetchError | None:
         """Tries a source for as long as it gets on, with a pause where it breaks off."""
         while True:
             before = self._intake.position
             try:
-                await source.pour(self._intake)
+                await self._pour(source)
             except ImageBudgetSpent:
                 raise
             except FetchError as failed:
