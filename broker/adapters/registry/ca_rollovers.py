@@ -26,9 +26,10 @@ _NEW: Final = sa.bindparam("new", type_=sa.BigInteger)
 _MOMENT: Final = sa.bindparam("moment", type_=sa.BigInteger)
 _AT_MOST: Final = sa.bindparam("at_most", type_=sa.BigInteger)
 
+# What was superseded lets its device in for a time of grace only.
 _IS_PROVEN: Final = sa.and_(
     _N.c.generation == _NEW,
-    sa.text("proven.state <> 'revoked'"),
+    sa.text("proven.state = 'active'"),
     _N.c.confirmed_at.is_not(None),
     _N.c.not_after > _MOMENT,
 )
@@ -49,7 +50,7 @@ _LEFT: Final = (
 )
 _IS_FRESH: Final = sa.and_(
     _N.c.not_before >= sa.bindparam("since", type_=sa.BigInteger),
-    sa.text("proven.state <> 'revoked'"),
+    sa.text("proven.state = 'active'"),
     _N.c.confirmed_at.is_not(None),
 )
 _NOT_RENEWED: Final = (
