@@ -194,6 +194,8 @@ class Conversations:
         now = self.timekeeper.floor() if is_provisional else self.timekeeper.now()
         grant = check_answer(answer, keys.fingerprint(key.public_key()), line.trust, now)
         line.dates.settle(grant, made_at)
+        if is_provisional:
+            await on_disk(self.timekeeper.save)
         return grant
 
 
