@@ -173,6 +173,7 @@ class Muster:
             zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
             for zone in Zone
         }
+        to_retain = asyncio.Event()
         retained = RetainedMessages(registry, links, links.by_zone[Zone.FLEET])
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         fleet_crl = FleetCrl(
@@ -199,8 +200,8 @@ class Muster:
             Chore("trust-bundle", 1.0, trust_bundles.bring_up_to_date, longest_pause_s=5.0),
             Chore("ca-rollover", 0.2, ca_rollover.advance, longest_pause_s=5.0),
             Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
-            *self._update_chores(registry),
-            Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0),
+            *self._update_chores(registry, to_retain.set),
+            Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),
             Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
             Chore("claim-alarms", 5.0, lambda: _give_alarms(alarms)),
@@ -216,15 +217,15 @@ class Muster:
         except RegistryError as error:  # then the next life publishes them again, to no harm
             _log.warning("outbox_not_cleared", error=str(error), remedy=error.remedy)
 
-    def _update_chores(self, registry: SqlRegistry) -> list[Chore]:
+    def _update_chores(self, registry: SqlRegistry, on_told: Callable[[], None]) -> list[Chore]:
         sources = self._settings.updates.sources
-        assigner = Assigner(registry, self._updates, self._clock, _new_nonce, sources)
+        assigner = Assigner(registry, self._updates, self._clock, _new_nonce, sources, on_told)
         director = Director(registry, self._updates, self._clock, assigner)
         metadata = UpdateMetadata(registry, self._updates, self._clock)
         support = SupportWatch(registry, self._clock, self._telemetry)
         warnings = UpdateWarnings(self._updates, self._clock)
         return [
-            Chore("rollouts", 0.2, director.advance, longest_pause_s=5.0),
+            Chore("rollouts", 0.1, director.advance, longest_pause_s=5.0),
             Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
             Chore("support", 60.0, support.look),
             Chore("update-warnings", 60.0, lambda: _warn(warnings)),

@@ -21,6 +21,8 @@ class Chore:
     timeout_s: float = 60.0
     longest_pause_s: float = _LONGEST_PAUSE_S
     """Between two tries while it fails."""
+    wake: asyncio.Event | None = None
+    """Set by whoever has made work for it that shouldn't wait; only heeded while it doesn't fail."""
 
     async def keep_doing(self) -> None:
         """Works and pauses until cancelled; a failure is logged once until it succeeds again."""
@@ -35,4 +37,16 @@ class Chore:
                     remedy = getattr(error, "remedy", None)
                     _log.error("chore_failed", chore=self.name, error=str(error), remedy=remedy)
                 pause, is_failing = min(pause * 2, self.longest_pause_s), True
+            await self._rest(pause, is_failing)
+
+    async def _rest(self, pause: float, is_failing: bool) -> None:
+        if self.wake is None or is_failing:
             await asyncio.sleep(pause)
+            return
+        try:
+            async with asyncio.timeout(pause):
+                await self.wake.wait()
+        except TimeoutError:
+            pass
+        # What is asked for from now on wakes it again: it hasn't begun to look yet.
+        self.wake.clear()

@@ -45,12 +45,15 @@ class Assigner:
         clock: Clock,
         new_nonce: Callable[[], str],
         sources: Sources = (),
+        on_told: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_told` is called when there is something new to publish."""
         self._registry = registry
         self._repository = repository
         self._clock = clock
         self._new_nonce = new_nonce
         self._sources = sources
+        self._on_told = on_told
 
     async def tell(self, rollout: Rollout, parts: Sequence[Part]) -> int:
         """Tells these what the rollout has for them, or skips them; returns how many were told.
@@ -67,7 +70,9 @@ class Assigner:
         ]
         signed = await self._sign([(each, rollout) for each in wanted])
         skipped = {device: skip for device, _, skip in offers if isinstance(skip, Skip)}
-        return await self._registry.write(lambda tx: _give(tx, rollout.name, signed, skipped, now))
+        told = await self._registry.write(lambda tx: _give(tx, rollout.name, signed, skipped, now))
+        self._on_told()
+        return told
 
     async def call_back(self, rollout: Rollout, parts: Sequence[Part], code: str) -> int:
         """Has those who may still switch stop; returns how many were told."""
@@ -88,7 +93,9 @@ class Assigner:
             for part in parts
         ]
         signed = await self._sign([(each, rollout) for each in wanted])
-        return await self._registry.write(lambda tx: _call_back(tx, signed, code, now))
+        told = await self._registry.write(lambda tx: _call_back(tx, signed, code, now))
+        self._on_told()
+        return told
 
     async def renew(self) -> int:
         """Renews what expires soon and still holds; returns how many that were."""
