@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from broker.core.records import EventKind
 from broker.core.rollout import Progress
 from broker.protocol import codec
 from broker.protocol.codes import Code, Refused
@@ -57,7 +59,7 @@ async def test_repeated_it_is_counted_once_and_answered_each_time(updates: Updat
     assert len(await updates.desk.read("reports_of", DeviceId("lamp-1"), 10)) == 1
     assert len(await updates.desk.replies()) == 3
     kinds = [event.kind for event in await updates.desk.events()]
-    assert kinds.count("update.rolled_back") == 1
+    assert kinds.count(EventKind.UPDATE_ROLLED_BACK) == 1
 
 
 async def test_a_second_end_changes_no_figure_but_what_runs_is_known(updates: UpdateDesk) -> None:
@@ -126,7 +128,7 @@ async def test_nobody_uses_up_the_id_of_another_s_report(updates: UpdateDesk) ->
 
 @pytest.mark.parametrize("changes", [{"sequence": 2}, {"rollout": "r9"}])
 async def test_what_it_was_never_given_is_refused(
-    updates: UpdateDesk, changes: dict[str, object]
+    updates: UpdateDesk, changes: dict[str, Any]
 ) -> None:
     report = a_report(await told(updates), Phase.INSTALLED, **changes)
     assert await refusal(updates, "lamp-1", report) is Code.ASSIGNMENT_UNKNOWN
