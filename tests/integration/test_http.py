@@ -197,3 +197,15 @@ async def test_a_taken_port_ends_the_start_with_a_reason(tmp_path: Path) -> None
         with pytest.raises(Exception, match="taken"):
             async with running_stack(tmp_path, Plan(http_port=port)):
                 pass
+
+
+async def test_a_signal_ends_the_service_in_order_with_clients_connected(tmp_path: Path) -> None:
+    port = free_port()
+    async with running_stack(tmp_path, Plan(http_port=port, in_process=False)) as stack:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in await reader.readline()
+        writer.write(b"GET /healthz HTTP")  # and the rest never comes
+        await stack.stop_service()
+        assert stack.process.lines("stopped")
+        writer.close()
