@@ -18,7 +18,7 @@ from tests.support.stack import Plan, Stack, running_stack
 from tests.support.waiting import eventually
 
 OTHER = ClaimName("batch-8")
-SHORT = timedelta(seconds=3)
+SHORT = timedelta(seconds=5)
 
 
 @pytest.fixture
