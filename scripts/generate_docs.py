@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import yaml  # type: ignore[import-untyped]
 
+from broker.core.ca_rollover import ROLLOVER_TRANSITIONS, Phase, Step
 from broker.core.campaign import CAMPAIGN_TRANSITIONS, CampaignInput, CampaignState
 from broker.core.lifecycle import (
     CERTIFICATE_TRANSITIONS,
@@ -149,6 +150,8 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "certificate table": lambda: _matrix(
         CERTIFICATE_TRANSITIONS, CertificateState, CertificateInput
     ),
+    "rollover diagram": lambda: _diagram(ROLLOVER_TRANSITIONS, Phase.INTRODUCING),
+    "rollover table": lambda: _matrix(ROLLOVER_TRANSITIONS, Phase, Step),
     "campaign diagram": lambda: _diagram(CAMPAIGN_TRANSITIONS, CampaignState.RUNNING),
     "campaign table": lambda: _matrix(CAMPAIGN_TRANSITIONS, CampaignState, CampaignInput),
 }

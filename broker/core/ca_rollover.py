@@ -68,7 +68,7 @@ class RolloverError(Exception):
     code = "rollover_step_invalid"
 
 
-_NEXT: Final = {
+ROLLOVER_TRANSITIONS: Final = {
     (Phase.INTRODUCING, Step.IN_FORCE): Phase.SWITCHING,
     (Phase.SWITCHING, Step.IN_FORCE): Phase.MOVING,
     (Phase.MOVING, Step.FINISH): Phase.LEAVING,
@@ -99,7 +99,7 @@ def advance(rollover: Rollover, step: Step) -> Rollover:
     Raises:
         RolloverError: the table has no such step.
     """
-    phase = _NEXT.get((rollover.phase, step))
+    phase = ROLLOVER_TRANSITIONS.get((rollover.phase, step))
     if phase is None or (step is Step.CANCEL and rollover.is_return):
         raise RolloverError(f"a rollover that is {rollover.phase} can't {step}")
     if step is not Step.CANCEL:

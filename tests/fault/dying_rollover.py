@@ -90,7 +90,7 @@ def _before_renaming_to(death: Death, name: str, step: str) -> None:
             death.step(step)
         replace(source, target, **options)
 
-    os.replace = replaced
+    os.replace = replaced  # type: ignore[assignment]
 
 
 def wrap_making(death: Death) -> None:

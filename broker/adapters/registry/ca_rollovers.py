@@ -29,7 +29,7 @@ _AT_MOST: Final = sa.bindparam("at_most", type_=sa.BigInteger)
 # What was superseded lets its device in for a time of grace only.
 _IS_PROVEN: Final = sa.and_(
     _N.c.generation == _NEW,
-    sa.text("proven.state = 'active'"),
+    sa.text("proven.state <> 'revoked' AND proven.state = 'active'"),  # the first is the index's
     _N.c.confirmed_at.is_not(None),
     _N.c.not_after > _MOMENT,
 )
@@ -50,7 +50,7 @@ _LEFT: Final = (
 )
 _IS_FRESH: Final = sa.and_(
     _N.c.not_before >= sa.bindparam("since", type_=sa.BigInteger),
-    sa.text("proven.state = 'active'"),
+    sa.text("proven.state <> 'revoked' AND proven.state = 'active'"),  # the first is the index's
     _N.c.confirmed_at.is_not(None),
 )
 _NOT_RENEWED: Final = (

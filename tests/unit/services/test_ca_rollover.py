@@ -170,10 +170,11 @@ async def test_an_unproven_certificate_of_the_old_authority_lapses(operator: Ope
 async def test_a_pause_holds_the_campaign_and_nothing_else(operator: Operator) -> None:
     await operator.desk.join("A1")
     await operator.moving()
-    for _ in range(2):
-        paused = await operator.rollovers.pause()
-        assert paused.campaign is not None
-        assert paused.campaign.state is CampaignState.PAUSED
+    first = await operator.rollovers.pause()
+    paused = await operator.rollovers.pause()
+    assert first == paused
+    assert paused.campaign is not None
+    assert paused.campaign.state is CampaignState.PAUSED
     assert paused.rollover is not None
     assert in_force(paused.rollover).trusted == {1, 2}
     resumed = await operator.rollovers.resume()
