@@ -112,7 +112,7 @@ async def test_a_device_that_was_away_finds_what_it_is_told_after_the_broker_for
     files = update_repository(workshop.home, None).files()
     async with peer(stack.ports[Zone.FLEET], client) as connection:
         await connection.hear(metadata_topic("+"))
-        heard = {}
+        heard: dict[str, bytes] = {}
         while len(heard) < len(names):
             message = await connection.next(within=20)
             heard[message.topic] = message.payload
