@@ -5,14 +5,13 @@ Each program is an argv of the local configuration; `{image}`, `{path}`, `{sha25
 """
 
 import asyncio
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_client import durable
 from device_client.update import commands
 from device_client.update.assignment import Image
-from device_client.update.installers.port import InstallFailed
+from device_client.update.installers.port import InstallFailed, free_bytes
 
 Argv = tuple[str, ...]
 
@@ -46,7 +45,7 @@ class CommandSlots:
 
     async def room(self) -> int:
         """As `Installer` says; of the slots themselves the programs know."""
-        return shutil.disk_usage(self._directory).free
+        return free_bytes(self._directory)
 
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says."""

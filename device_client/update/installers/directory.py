@@ -11,16 +11,16 @@ The switch is one rename. A slot is never changed once it's named.
 
 import asyncio
 import os
-import shutil
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from device_client import durable
 from device_client.update.assignment import Image
-from device_client.update.installers.port import InstallFailed
+from device_client.update.installers.port import InstallFailed, free_bytes
+
+if TYPE_CHECKING:
+    from tarfile import TarFile, TarInfo
 
 _ARCHIVES: Final = (".tar", ".tar.gz", ".tgz")
 _MAX_MEMBERS: Final = 100_000
@@ -44,7 +44,7 @@ class DirectorySlots:
 
     async def room(self) -> int:
         """As `Installer` says."""
-        return shutil.disk_usage(self._directory).free
+        return free_bytes(self._directory)
 
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says; a plain file is moved, an archive unpacked by the `data` filter."""
@@ -102,6 +102,9 @@ class DirectorySlots:
         durable.move(filling, slot)
 
     def _unpack(self, file: Path, tree: Path) -> None:
+        import tarfile  # brings three decompressors with it
+        import zlib
+
         tree.mkdir(mode=0o755)
         try:
             with tarfile.open(file) as archive:
@@ -109,7 +112,7 @@ class DirectorySlots:
         except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
             raise InstallFailed(f"The archive can't be unpacked: {error}") from error
 
-    def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    def _members(self, archive: "TarFile") -> "Iterator[TarInfo]":
         """The archive's members, until they become too many or too large."""
         size = 0
         for number, member in enumerate(archive):

@@ -1,5 +1,6 @@
 """What the updater needs of whatever holds a component's images."""
 
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -38,3 +39,9 @@ class Installer(Protocol):
 
     async def roll_back(self, image: Image) -> None:
         """What was selected before the switch is selected again; nothing if it's so already."""
+
+
+def free_bytes(directory: Path) -> int:
+    """What this user may still write below the directory."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize

@@ -5,7 +5,6 @@ tests run.
 """
 
 import asyncio
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ from device_client import durable
 from device_client.update import commands
 from device_client.update.assignment import Image
 from device_client.update.installers.command import staged_in
-from device_client.update.installers.port import InstallFailed
+from device_client.update.installers.port import InstallFailed, free_bytes
 
 _BEFORE: Final = "booted-before"
 
@@ -39,7 +38,7 @@ class RaucSlots:
 
     async def room(self) -> int:
         """As `Installer` says."""
-        return shutil.disk_usage(self._directory).free
+        return free_bytes(self._directory)
 
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says; RAUC checks its own signature, too, and selects the slot."""
