@@ -1,7 +1,9 @@
 """Making the next operational authority below the root."""
 
+import os
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -72,8 +74,16 @@ def _made(
     pair.key.unlink(missing_ok=True)
     signer = build()
     write_key(pair.key, signer.key, passphrase)
+    _give_to_the_owner_of_the_home(pair.key)
     write_public(pair.certificate, signer.certificate.public_bytes(Encoding.PEM))
     return signer
+
+
+def _give_to_the_owner_of_the_home(key: Path) -> None:
+    """Who makes it as root must not keep it from the service, which couldn't start any more."""
+    owner = key.parent.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(key, owner.st_uid, owner.st_gid)
 
 
 def _whole(

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from broker.adapters.brokers.embedded.trust import BrokerTls, load_trust
-from broker.adapters.ca import infrastructure, server_files
+from broker.adapters.ca import infrastructure, server_files, successor
 from broker.adapters.ca.building import Signer, build_anchor
 from broker.adapters.ca.bundles import read_trust_bundle
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
@@ -164,3 +165,20 @@ def test_half_a_pair_that_was_left_is_made_anew_and_a_whole_one_is_used(home: Mu
     assert second.certificate != first.certificate
     second.certificate.verify_directly_issued_by(root.certificate)
     assert home.operational_of(2).key.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_owner_of_the_home_gets_the_key(
+    home: MusterHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever types the command."""
+    given: list[tuple[str, int, int]] = []
+    owner = home.ca.stat()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.chown", lambda path, uid, gid: given.append((path.name, uid, gid)))
+    monkeypatch.setattr(
+        Path,
+        "stat",
+        lambda _self, **_: SimpleNamespace(st_uid=1234, st_gid=99, st_mode=owner.st_mode),
+    )
+    successor._give_to_the_owner_of_the_home(home.operational_of(2).key)
+    assert given == [("operational-2.key", 1234, 99)]
