@@ -159,7 +159,7 @@ class Pursuit:
             return await self._repository.refresh(now)
         except UpdateRefused as error:
             with suppress(UpdateRefused):
-                kept = await asyncio.to_thread(self._repository.recall, now)
+                kept = await on_disk(self._repository.recall, now)
                 await self._accepted(payload, device_id, kept)
             raise error from None
 

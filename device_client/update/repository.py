@@ -1,6 +1,5 @@
 """TUF's client workflow (specification 1.0.34, section 5) over any source of files."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -9,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 from msgspec import UnsetType
 
 from broker.protocol import limits
+from device_client.disk import on_disk
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.delegations import speaking_for
 from device_client.update.metadata import TargetFile, Targets
@@ -44,8 +44,9 @@ class Repository:
 
         Raises:
             UpdateRefused: some of it isn't to be trusted, or isn't there.
+            StateUnusable: what is trusted can't be kept.
         """
-        trusted = await asyncio.to_thread(self.recall, now)
+        trusted = await on_disk(self.recall, now)
         await self._follow_roots(trusted)
         trusted.check_root()
         await self._renew_timestamp(trusted)
@@ -97,14 +98,14 @@ class Repository:
             if data is None:
                 return
             trusted.update_root(data)
-            await asyncio.to_thread(self._store.write_former_keys, dict(trusted.former))
-            await asyncio.to_thread(self._store.write, "root", data)
+            await on_disk(self._store.write_former_keys, dict(trusted.former))
+            await on_disk(self._store.write, "root", data)
 
     async def _renew_timestamp(self, trusted: Trusted) -> None:
         await self._recalled("timestamp", trusted.recall_timestamp)
         data = await self._needed("timestamp", None, MAX_TIMESTAMP)
         if trusted.update_timestamp(data):
-            await asyncio.to_thread(self._store.write, "timestamp", data)
+            await on_disk(self._store.write, "timestamp", data)
 
     async def _renew_snapshot(self, trusted: Trusted) -> None:
         if await self._recalled("snapshot", trusted.recall_snapshot):
@@ -114,7 +115,7 @@ class Repository:
         version = meta.version if trusted.root.consistent_snapshot else None
         data = await self._needed("snapshot", version, meta.length)
         trusted.update_snapshot(data)
-        await asyncio.to_thread(self._store.write, "snapshot", data)
+        await on_disk(self._store.write, "snapshot", data)
 
     async def _targets(self, trusted: Trusted, role: str, delegator: str) -> Targets:
         """A targets role's metadata, from memory, the disk or the source."""
@@ -129,12 +130,12 @@ class Repository:
         version = meta.version if trusted.root.consistent_snapshot else None
         data = await self._needed(role, version, meta.length)
         targets = trusted.update_targets(role, delegator, data)
-        await asyncio.to_thread(self._store.write, role, data)
+        await on_disk(self._store.write, role, data)
         return targets
 
     async def _recalled(self, role: str, use: Callable[[bytes], _UsedT]) -> _UsedT | None:
         """What `use` makes of the kept file; none when there's none or it holds no more."""
-        data = await asyncio.to_thread(self._store.read, role)
+        data = await on_disk(self._store.read, role)
         if data is None:
             return None
         try:

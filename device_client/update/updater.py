@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from broker.protocol.updates import AssignedTarget, Assignment, Phase
-from device_client.errors import DeviceError
+from device_client.errors import DeviceError, StateUnusable
 from device_client.update import sink, steps
 from device_client.update.assignment import (
     Hardware,
@@ -217,6 +217,8 @@ class Updater:
 def _as_refusal(error: DeviceError) -> UpdateRefused:
     if isinstance(error, UpdateRefused):
         return error
+    if isinstance(error, StateUnusable):
+        return UpdateRefused(UpdateCode.STORAGE_UNUSABLE, str(error))
     try:
         code = UpdateCode(error.stable_code)
     except ValueError:
