@@ -6,6 +6,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,7 @@ class TestCommand:
         def note(*words: str) -> tuple[str, ...]:
             return (sys.executable, "-c", NOTE, said, *words)
 
-        programs: dict[str, tuple[str, ...]] = {
+        programs: dict[str, Any] = {
             "install": note("install", "{sha256}", "{image}"),
             "switch": note("switch", "{component}", "{version}"),
             "commit": note("commit", "{path}"),
