@@ -17,7 +17,7 @@ from broker.settings import SETTINGS_FILE
 
 _ORDER = [
     *("init", "claim-cert", "group", "enroll", "up"),
-    *("devices", "rotate", "update", "events", "doctor", "renew", "migrate", "demo"),
+    *("devices", "rotate", "update", "events", "doctor", "ca", "renew", "migrate", "demo"),
 ]
 DEBUG = "MUSTER_DEBUG"
 _REMEDIES = {
@@ -39,8 +39,9 @@ class Commands(TyperGroup):
     """The program: whatever a command raises ends here."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """In the order of an operator's first day."""
-        return sorted(super().list_commands(ctx), key=_ORDER.index)
+        """In the order of an operator's first day; what isn't in it comes last."""
+        places = {name: place for place, name in enumerate(_ORDER)}
+        return sorted(super().list_commands(ctx), key=lambda name: places.get(name, len(places)))
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
