@@ -27,6 +27,7 @@ from device_client.errors import (
     CertificateRefused,
     DeviceError,
     KeyTooOld,
+    RenewalFailed,
     RequestRejected,
     StateUnusable,
     TimedOut,
@@ -116,8 +117,14 @@ class Agent:
             DeviceError: the last reason why it isn't replaced.
         """
         async with self._within(timeout_s):
-            await self._persist(self._renew_once, _when_hopeless)
-            return await self._persist(self._prove_membership, _when_hopeless)
+            old = await self._persist(self._renew_once, _when_hopeless)
+            new = await self._persist(self._prove_successor, _when_hopeless)
+        if new.certificate_sha256 == old.certificate_sha256:
+            raise RenewalFailed(
+                "The broker refuses the new certificate; the old one goes on.",
+                "The operator sees what became of it with 'muster devices show'.",
+            )
+        return new
 
     async def run(self) -> None:
         """Becomes a member and stays connected to the fleet, until cancelled."""
@@ -165,10 +172,18 @@ class Agent:
         async with self._membership() as (identity, _):
             return identity
 
-    async def _renew_once(self) -> None:
+    async def _renew_once(self) -> Identity:
         async with self._membership() as (identity, connection):
             line = await self._conversations.line_of(connection, identity)
             await self._succeeding.renew(line, identity)
+            return identity
+
+    async def _prove_successor(self) -> Identity:
+        async with self._membership() as (identity, _):
+            if await on_disk(self._keystore.succession.successor) is None:
+                return identity
+        self._trials.again()
+        raise Reconnect
 
     async def _stay_connected(self) -> None:
         async with self._membership() as (identity, connection):

@@ -118,6 +118,12 @@ class DutyFailed(DeviceError):
     code = "duty_failed"
 
 
+class RenewalFailed(DeviceError):
+    """The certificate that was granted doesn't work."""
+
+    code = "renewal_failed"
+
+
 class TimedOut(DeviceError):
     """The time that the caller allowed is over."""
 

@@ -5,24 +5,20 @@ revoked, and none is left unproven.
 """
 
 import asyncio
-import itertools
 import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
 import pytest_asyncio
 
-from broker.core.lifecycle import CertificateState, DeviceState
 from broker.settings import BrokerKind
-from device_client import keystore
-from tests.support.stack import STUBBORN, Plan, Stack, running_stack
-from tests.support.waiting import eventually
+from tests.support.rotating import EXPIRING, assert_settled, key_of, member
+from tests.support.stack import Plan, Stack, running_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,8 +36,6 @@ RECOVERY: Final = {**RENEWAL, "write": 7, "fsync": 14, "replace": 10, "unlink": 
 RENEWAL_TALK: Final = {"subscribe": 3, "publish": 3, "next": 3}
 RECOVERY_TALK: Final = {"subscribe": 2, "publish": 2, "next": 2}
 """How often each step happens; `test_no_step_was_forgotten` keeps it true."""
-_numbers = itertools.count(1)
-_DAYS: Final = timedelta(days=90)
 
 
 def on_the_network(steps: dict[str, int]) -> dict[str, int]:
@@ -72,18 +66,6 @@ async def stack(
         yield running
 
 
-async def member(stack: Stack, state: Path, lifetime: timedelta = _DAYS) -> str:
-    """A device that is a member by a certificate of that lifetime; its serial number."""
-    serial = f"device-{next(_numbers)}"
-    await stack.installation.enroll([serial])
-    await stack.installation.save_group(lifetime=lifetime)
-    identity = await stack.claim_device(serial, state, timing=STUBBORN)
-    await stack.installation.save_group(lifetime=_DAYS)
-    if lifetime < _DAYS:
-        await eventually(lambda: datetime.now(UTC) > identity.not_after, within=30)
-    return serial
-
-
 async def command(stack: Stack, state: Path, verb: str, step: str = "none:0") -> tuple[int, str]:
     """`muster-device` to its end; its exit status and what it printed."""
     process = await asyncio.create_subprocess_exec(
@@ -104,33 +86,12 @@ async def command(stack: Stack, state: Path, verb: str, step: str = "none:0") ->
     return process.returncode, said.decode()
 
 
-async def assert_settled(stack: Stack, serial: str, state: Path) -> None:
-    """The device and the registry agree on one proven certificate; others have an hour at most."""
-    identity = keystore.looked_at(state).current()
-    assert identity is not None
-    assert identity.confirmed_at is not None
-    assert keystore.looked_at(state).succession.successor() is None
-    certificates = await stack.live_certificates(serial)
-    (active,) = [c for c in certificates if c.state is CertificateState.ACTIVE]
-    assert active.certificate_sha256 == identity.certificate_sha256
-    now = datetime.now(UTC)
-    for other in certificates:
-        if other is not active:
-            assert other.state is CertificateState.SUPERSEDED
-            assert other.grace_until is not None
-            assert other.grace_until <= now + timedelta(hours=1)
-    (device,) = [d for d in await stack.devices() if d.serial == serial]
-    assert device.state is DeviceState.ACTIVE
-    slots = [path.name for path in (state / "credentials").iterdir()]
-    assert slots == [identity.directory.name]
-
-
 @pytest.mark.parametrize("stack", BrokerKind, indirect=True, ids=str)
 async def test_no_step_was_forgotten(stack: Stack, tmp_path: Path) -> None:
     await member(stack, tmp_path / "renews")
     _, said = await command(stack, tmp_path / "renews", "renew")
     assert counted(said) == {**RENEWAL, **on_the_network(RENEWAL_TALK)}
-    await member(stack, tmp_path / "recovers", timedelta(seconds=2))
+    await member(stack, tmp_path / "recovers", EXPIRING)
     _, said = await command(stack, tmp_path / "recovers", "claim")
     assert counted(said) == {**RECOVERY, **on_the_network(RECOVERY_TALK)}
 
@@ -148,24 +109,16 @@ async def test_kill_while_renewing(stack: Stack, step: str, tmp_path: Path) -> N
     assert (await command(stack, state, "renew", step))[0] == -signal.SIGKILL
     assert (await command(stack, state, "claim"))[0] == 0
     assert (await command(stack, state, "renew"))[0] == 0
-    identity = keystore.looked_at(state).current()
-    assert identity is not None
-    assert identity.key_sha256 != old_key
+    assert key_of(state) != old_key
     await assert_settled(stack, serial, state)
 
 
 @over_brokers(RECOVERY, RECOVERY_TALK)
 async def test_kill_while_recovering(stack: Stack, step: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    serial = await member(stack, state, timedelta(seconds=2))
+    serial = await member(stack, state, EXPIRING)
     old_key = key_of(state)
     assert (await command(stack, state, "claim", step))[0] == -signal.SIGKILL
     assert (await command(stack, state, "claim"))[0] == 0
     assert key_of(state) != old_key
     await assert_settled(stack, serial, state)
-
-
-def key_of(state: Path) -> str:
-    identity = keystore.looked_at(state).current()
-    assert identity is not None
-    return identity.key_sha256

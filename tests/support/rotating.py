@@ -1,99 +1,73 @@
-"""Renewing and recovering at a desk, as the device that holds the keys."""
+"""Members whose certificate is replaced, and what must be true of them whatever happened."""
 
-import base64
-import hashlib
-from collections.abc import Awaitable
-from datetime import timedelta
-from typing import Any
+import dataclasses
+import itertools
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
 
-import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
+from broker.core.lifecycle import CertificateState, DeviceState
+from device_client import keystore
+from device_client.identity import Identity
+from device_client.settings import Timing
+from tests.support.device_agents import device
+from tests.support.stack import STUBBORN, Stack
+from tests.support.waiting import eventually
 
-from broker.core.records import Certificate, Reply
-from broker.protocol import codec, limits
-from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import EnrollAccepted, RecoverRequest, RenewRequest
-from broker.protocol.names import DeviceId
-from broker.protocol.statements import recovery_statement
-from broker.protocol.topics import ClaimOrigin, DeviceOrigin
-from tests.support.csrs import PrivateKey, csr_pem, der_of
-from tests.support.desk import ORIGIN, Desk
-from tests.support.operating import NOW
+DAYS: Final = timedelta(days=90)
+EXPIRING: Final = timedelta(seconds=2)
+IMPATIENT: Final = dataclasses.replace(STUBBORN, connect_s=2.0, answers_s=(0.5, 1.0))
+_numbers = itertools.count(1)
 
 
-async def renew(desk: Desk, key: PrivateKey, device: str = "lamp-A1", **changes: Any) -> Reply:
-    """Asks for a certificate for `key`, over the device's connection."""
-    fields = {"request_id": "r3", "csr": csr_pem(key)}
-    origin = DeviceOrigin(DeviceId(device))
-    return await desk.renewing.renew(origin, RenewRequest(**{**fields, **changes}))
+async def member(stack: Stack, state: Path, lifetime: timedelta = DAYS) -> str:
+    """A device that is a member; with a short lifetime its certificate is over by now.
+
+    Returns its serial number.
+    """
+    serial = f"device-{next(_numbers)}"
+    await stack.installation.enroll([serial])
+    await stack.installation.save_group(lifetime=lifetime)
+    identity = await stack.claim_device(serial, state, timing=STUBBORN)
+    await stack.installation.save_group(lifetime=DAYS)
+    if lifetime < DAYS:
+        await eventually(lambda: datetime.now(UTC) > identity.not_after, within=30)
+    return serial
 
 
-async def recover(
-    desk: Desk,
-    old: PrivateKey,
-    key: PrivateKey,
-    certificate: Certificate,
-    origin: ClaimOrigin = ORIGIN,
-    **changes: Any,
-) -> Reply:
-    """Asks for a certificate for `key`, proving `certificate` by the key `old`."""
-    csr = csr_pem(key)
-    fields = {
-        "request_id": "r4",
-        "csr": csr,
-        "certificate": certificate.pem,
-        "signature": signature(old, "r4", csr),
-    }
-    return await desk.recovering.recover(origin, RecoverRequest(**{**fields, **changes}))
+async def renewed(stack: Stack, serial: str, state: Path, timing: Timing = STUBBORN) -> Identity:
+    """The agent replaces the certificate, whatever stands in its way meanwhile."""
+    with device(state, stack.bundle(), serial, timing=timing) as (agent, _):
+        return await agent.renew(60)
 
 
-async def rotate(desk: Desk, key: PrivateKey, device: str = "lamp-A1") -> Certificate:
-    """Renews and confirms; the new certificate as the registry has it then."""
-    await renew(desk, key, device)
-    newest = (await desk.certificates(device))[-1]
-    await desk.confirm(device, newest.certificate_sha256)
-    return (await desk.certificates(device))[-1]
+async def recovered(stack: Stack, serial: str, state: Path, timing: Timing = STUBBORN) -> Identity:
+    """The agent finds its certificate expired, and comes back."""
+    return await stack.claim_device(serial, state, timing=timing)
 
 
-def accepted(reply: Reply) -> EnrollAccepted:
-    """The answer as the device reads it."""
-    return codec.decode(reply.payload, EnrollAccepted, limits.MAX_ANSWER)
+def key_of(state: Path) -> str:
+    """The fingerprint of the key of the identity in use."""
+    identity = keystore.looked_at(state).current()
+    assert identity is not None
+    return identity.key_sha256
 
 
-async def code_of(asking: Awaitable[object]) -> Code:
-    """Why it's refused."""
-    with pytest.raises(Refused) as refused:
-        await asking
-    return refused.value.code
-
-
-def signature(key: PrivateKey, request_id: str, csr: str) -> str:
-    """A recovery's signature by a key of any type, as the wire wants it."""
-    statement = recovery_statement(request_id, hashlib.sha256(der_of(csr)).hexdigest())
-    return base64.b64encode(sign(key, statement)).decode()
-
-
-def self_signed(key: PrivateKey, name: str = "anybody") -> x509.Certificate:
-    """Anybody can make one; the registry says whether it counts."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1)
-    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=90))
-    plain = isinstance(key, ed25519.Ed25519PrivateKey)
-    return builder.sign(key, None if plain else hashes.SHA256())
-
-
-def sign(key: PrivateKey, statement: bytes) -> bytes:
-    """A signature by a key of any type that Muster knows."""
-    match key:
-        case ec.EllipticCurvePrivateKey():
-            digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
-            return key.sign(statement, ec.ECDSA(digest))
-        case ed25519.Ed25519PrivateKey():
-            return key.sign(statement)
-        case rsa.RSAPrivateKey():
-            return key.sign(statement, padding.PKCS1v15(), hashes.SHA256())
-        case _:
-            raise ValueError(key)
+async def assert_settled(stack: Stack, serial: str, state: Path) -> None:
+    """The device and the registry agree on one proven certificate; others have an hour at most."""
+    store = keystore.looked_at(state)
+    identity = store.current()
+    assert identity is not None
+    assert identity.confirmed_at is not None
+    assert store.succession.successor() is None
+    certificates = await stack.live_certificates(serial)
+    (active,) = [c for c in certificates if c.state is CertificateState.ACTIVE]
+    assert active.certificate_sha256 == identity.certificate_sha256
+    for other in certificates:
+        if other is not active:
+            assert other.state is CertificateState.SUPERSEDED, other
+            assert other.grace_until is not None
+            assert other.grace_until <= datetime.now(UTC) + timedelta(hours=1)
+    assert (await stack.device(serial)).state is DeviceState.ACTIVE
+    slots = [path.name for path in (state / "credentials").iterdir()]
+    assert slots == [identity.directory.name]
