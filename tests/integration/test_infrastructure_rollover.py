@@ -17,6 +17,7 @@ from broker.protocol.bundle import ClaimBundle
 from broker.protocol.zones import Zone
 from broker.server_authorities import ServerStanding
 from broker.services.problems import Problem, ProblemCode
+from broker.settings import BrokerKind
 from device_client.errors import DeviceError
 from tests.support.acting import run_muster
 from tests.support.device_agents import device
@@ -156,3 +157,22 @@ async def test_brokers_change_one_after_the_other(stack: Stack, tmp_path: Path) 
         stack.bundle().trust_bundle.anchors
         == stack.home.infrastructure_of(2).certificate.read_text()
     )
+
+
+async def test_every_step_may_be_taken_while_the_service_is_down(
+    stack: Stack, tmp_path: Path
+) -> None:
+    boxed = stack.bundle()
+    assert await claims(stack, tmp_path, "A1", boxed)
+    for step, version in (("start", 2), ("fleet", 2), ("claim", 2), ("finish", 3)):
+        await stack.stop_service()
+        await infrastructure(stack, step, abandon=9)
+        if stack.plan.brokers is BrokerKind.MOSQUITTO:
+            # It goes on with what it has read, and what it reads at a start of its own works, too.
+            await stack.brokers[Zone.CLAIM].restart()
+        await stack.start_service()
+        await in_use(stack, version)
+        await assert_sound(stack)
+        assert await lives(tmp_path, "A1", boxed)
+        if step == "start":
+            await renews(stack, tmp_path, "A1", boxed)
