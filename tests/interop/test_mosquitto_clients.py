@@ -21,8 +21,8 @@ from broker.protocol.messages import RecoverRequest
 from broker.protocol.statements import recovery_statement
 from broker.settings import BrokerKind
 from tests.support.csrs import csr_pem, fresh_key
-from tests.support.rotating import self_signed
 from tests.support.stack import Plan, Stack, running_stack
+from tests.support.succeeding import self_signed
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 BLOCK = re.compile(r"^<!-- test: (\w+) -->\n```sh\n(.*?)^```$", re.M | re.S)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker.core.possession import verified_holder
 from broker.protocol.codes import Code, Refused
 from tests.support.csrs import PrivateKey, private_key
-from tests.support.rotating import self_signed, sign
+from tests.support.succeeding import self_signed, sign
 
 STATEMENT = b"muster-recover-v1\nr1\n" + b"0" * 64
 KINDS = ["p256", "p384", "ed25519", "rsa-3072"]

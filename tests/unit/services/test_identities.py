@@ -14,7 +14,7 @@ from broker.protocol.codes import Refused
 from tests.support.csrs import PrivateKey, fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_claim_certificate, a_group
-from tests.support.rotating import recover, renew
+from tests.support.succeeding import recover, renew
 
 GRACE: Final = timedelta(hours=1)
 SWEEP: Final = timedelta(minutes=1)

@@ -19,7 +19,7 @@ from broker.services.recovery_approval import approve_recovery
 from tests.support.csrs import PrivateKey, fresh_key, private_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
-from tests.support.rotating import accepted, code_of, recover, rotate, self_signed
+from tests.support.succeeding import accepted, code_of, recover, rotate, self_signed
 
 WINDOW = timedelta(days=30)
 LAMP = DeviceId("lamp-A1")

@@ -15,7 +15,7 @@ from broker.services.device_acts import Wanted, act_on
 from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
-from tests.support.rotating import accepted, code_of, renew, rotate
+from tests.support.succeeding import accepted, code_of, renew, rotate
 
 GRACE = timedelta(hours=1)
 REST = timedelta(seconds=60)
