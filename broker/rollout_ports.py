@@ -29,6 +29,9 @@ class RolloutReads(Protocol):
         """How many of its devices failed, were skipped or were called back, by code."""
 
     def part(self, rollout: str, device_id: DeviceId) -> Part | None: ...
+    def parts_of(self, rollout: str, device_ids: Sequence[DeviceId]) -> list[Part]:
+        """Those of these devices, in any order; to ask for one of them again costs nothing."""
+
     def parts(
         self, rollout: str, among: Sequence[Progress], after: DeviceId | None, limit: int
     ) -> list[Part]:

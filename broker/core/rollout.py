@@ -52,7 +52,7 @@ class Progress(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     SKIPPED = "skipped"
-    """Never told: nothing fits it, it failed on this image before, or it has left the fleet."""
+    """Never told: nothing fits it, it runs the image or failed on it before, or it has left."""
 
 
 class Step(StrEnum):
@@ -209,7 +209,7 @@ class Rollout:
     keep_open: bool = False
     """Whether it goes on for devices that join when all the others have finished."""
     again: bool = False
-    """Whether devices that have rolled this very image back are offered it again."""
+    """Whether devices that run the image, or have rolled it back, are offered it again."""
     wave: int = 0
     bucket: Bucket | None = None
     enlisted: bool = False

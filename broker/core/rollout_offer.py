@@ -15,6 +15,7 @@ AGAIN = "again"
 GONE = "device_gone"
 SUPERSEDED = "superseded"
 ROLLED_BACK_BEFORE = "rolled_back_before"
+RUNS_ALREADY = "runs_already"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Skip:
 def offer(rollout: Rollout, part: Part, device: Device | None, known: DeviceUpdate) -> Tell | Skip:
     """What becomes of a part at the head of the queue.
 
-    A device that has rolled an image back is offered any other, but the same one only when the
-    operator says so.
+    A device that runs all of it already is left alone. One that has rolled an image back is offered
+    any other, but the same one only when the operator says so.
     """
     if device is None or device.state not in MEMBERS:
         return Skip(GONE)
@@ -46,7 +47,11 @@ def offer(rollout: Rollout, part: Part, device: Device | None, known: DeviceUpda
         images = choose(rollout.images, device.parameters)
     except Unfit as unfit:
         return Skip(unfit.code)
+    insists = rollout.again or is_again
+    # A path is never taken twice, so it says which image it is.
+    if all(image.path in known.running for image in images) and not insists:
+        return Skip(RUNS_ALREADY)
     failed_before = any(image.sha256 in known.rolled_back for image in images)
-    if failed_before and not (rollout.again or is_again):
+    if failed_before and not insists:
         return Skip(ROLLED_BACK_BEFORE)
     return Tell(images)

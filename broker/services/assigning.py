@@ -130,13 +130,22 @@ def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:
     return view.device_update(device_id) or DeviceUpdate(device_id)
 
 
+def _all_known(
+    view: ReadTransaction, device_ids: Sequence[DeviceId]
+) -> dict[DeviceId, DeviceUpdate]:
+    known = {each: DeviceUpdate(each) for each in device_ids}
+    known |= {each.device_id: each for each in view.device_updates(device_ids)}
+    return known
+
+
 def _offers(
     view: ReadTransaction, rollout: Rollout, parts: Sequence[Part]
 ) -> list[tuple[DeviceId, int, Tell | Skip]]:
     """To whom, under which sequence, what."""
     offers = []
+    updates = _all_known(view, [part.device_id for part in parts])
     for part in parts:
-        known = _known(view, part.device_id)
+        known = updates[part.device_id]
         made = offer(rollout, part, view.device(part.device_id), known)
         offers.append((part.device_id, known.sequence + 1, made))
     return offers
@@ -159,7 +168,14 @@ def _give(
         part = tx.part(name, device_id)
         if part is not None and part.progress is Progress.QUEUED:
             tx.save_part(_moved(part, Step.SKIP, now, skip.code))
-    told = [each for each in signed if _give_one(tx, rollout, each.given, now)]
+    meant = [each.given.device_id for each in signed]
+    tx.parts_of(name, meant)  # at once, not one by one
+    updates = _all_known(tx, meant)
+    told = [
+        each
+        for each in signed
+        if _give_one(tx, rollout, each.given, updates[each.given.device_id], now)
+    ]
     _retain(tx, told)
     bucket = refilled(rollout.pace, rollout.bucket, now)
     if rollout.pace.per_minute is not None:
@@ -168,10 +184,13 @@ def _give(
 
 
 def _give_one(
-    tx: WriteTransaction, rollout: Rollout, assignment: GivenAssignment, now: datetime
+    tx: WriteTransaction,
+    rollout: Rollout,
+    assignment: GivenAssignment,
+    known: DeviceUpdate,
+    now: datetime,
 ) -> bool:
     part = tx.part(rollout.name, assignment.device_id)
-    known = _known(tx, assignment.device_id)
     if part is None or part.progress is not Progress.QUEUED:
         return False
     if known.sequence != assignment.sequence - 1:
@@ -194,6 +213,8 @@ def _give_one(
 
 def _end_earlier(tx: WriteTransaction, known: DeviceUpdate, name: str, now: datetime) -> None:
     """Ends what held until now; another rollout learns that it has lost the device."""
+    if not known.sequence:
+        return
     earlier = tx.given_assignment(known.device_id, known.sequence)
     if earlier is None or earlier.settled_at is not None:
         return

@@ -56,8 +56,9 @@ def _enlist(tx: WriteTransaction, name: str, now: datetime) -> Rollout:
     if rollout.state is not RolloutState.RUNNING and rollout.state is not RolloutState.PAUSED:
         return replace(rollout, enlisted=True)
     devices, last = page(tx, rollout, rollout.enlisted_to)
+    known = {part.device_id for part in tx.parts_of(name, [device.id for device in devices])}
     for device in devices:
-        if tx.part(name, device.id) is None:
+        if device.id not in known:
             tx.save_part(part_of(rollout, device.id, 0, now))
     rollout = replace(rollout, enlisted=last is None, enlisted_to=last or rollout.enlisted_to)
     tx.save_rollout(rollout)

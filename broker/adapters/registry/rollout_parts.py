@@ -87,6 +87,15 @@ class RolloutParts(session.Part):
             self._parts[key] = _part(found[0]) if found else None
         return self._parts[key]
 
+    def parts_of(self, rollout: str, device_ids: Sequence[DeviceId]) -> list[Part]:
+        unknown = [each for each in device_ids if (rollout, each) not in self._parts]
+        if unknown:
+            query = sa.select(_T).where(_T.c.rollout == rollout, _T.c.device_id.in_(unknown))
+            found = {row[1]: _part(row) for row in self._session.select(query)}
+            self._parts.update({(rollout, each): found.get(each) for each in unknown})
+        parts = (self._parts[rollout, each] for each in device_ids)
+        return [each for each in parts if each is not None]
+
     def parts(
         self, rollout: str, among: Sequence[Progress], after: DeviceId | None, limit: int
     ) -> list[Part]:

@@ -100,8 +100,8 @@ class Updates(Part):
         return _update(found[0]) if found else None
 
     def device_updates(self, device_ids: Sequence[DeviceId]) -> list[DeviceUpdate]:
-        found = (self.device_update(each) for each in device_ids)
-        return [each for each in found if each is not None]
+        query = sa.select(_D).where(_D.c.device_id.in_(device_ids)).order_by(_D.c.device_id)
+        return [_update(row) for row in self._session.select(query)]
 
     def save_device_update(self, update: DeviceUpdate) -> None:
         seen_by = [("device_update", update.device_id)]

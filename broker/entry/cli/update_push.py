@@ -30,6 +30,7 @@ _SKIPPED: Final = {
     "no_image_fits": "no image is for their model or hardware revision",
     "device_model_unknown": "they never said which model they are, and several images might fit",
     "rolled_back_before": "they rolled this image back; '--again' offers it all the same",
+    "runs_already": "they have reported that they run it",
     "superseded": "a newer rollout has them",
     "device_gone": "they left the fleet",
 }
@@ -81,7 +82,9 @@ def push(
     ] = False,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Also to devices that rolled this very image back before."),
+        typer.Option(
+            "--again", help="Also to devices that run it already, or rolled it back before."
+        ),
     ] = False,
     watch_: Annotated[bool, typer.Option("--watch", help="Stay and show how far it is.")] = False,
     dry_run: DryRunOption = False,
@@ -131,6 +134,7 @@ async def _start(
     rollout = await _planned(registry, wanted, published, installation.clock.now())
     started = await rollouts.start(registry, installation.clock, rollout)
     if stays:
+        note(f"Started {started.name}; it goes on when you stop watching.")
         conclude(await watch(registry, started.name, as_json=as_json))
         return
     if as_json:

@@ -199,6 +199,18 @@ async def test_who_rolled_back_is_offered_another_image_but_not_the_same(
     assert await updates.director.advance() == 1
 
 
+async def test_who_runs_it_already_is_left_alone(updates: UpdateDesk) -> None:
+    await updates.add("lamp-1")
+    await updates.push()
+    await updates.director.advance()
+    await updates.say("lamp-1", Phase.INSTALLED, running={"lamp/2.0.bin": "2.0"})
+    await updates.push(name="once-more")
+    assert await updates.director.advance() == 0
+    assert (await updates.part("lamp-1", "once-more")).code == "runs_already"
+    await updates.push(name="said-so", again=True)
+    assert await updates.director.advance() == 1
+
+
 async def test_retry_offers_the_same_again_because_the_operator_says_so(
     updates: UpdateDesk,
 ) -> None:
