@@ -1,8 +1,6 @@
 """The agent: from a claim bundle to a confirmed member of the fleet, and connected from then on.
 
-Every try is one walk along the same path (enroll if there is no identity, recover one that is over,
-connect to the fleet, confirm) from whatever the disk holds, so a restart at any point is nothing
-special.
+It repeats what `membership` does until that succeeds, at a pace that suits why it did not.
 """
 
 import asyncio
@@ -10,38 +8,30 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from broker.protocol.codes import Code
-from broker.protocol.names import SerialNumber
-from broker.protocol.zones import Zone
-from device_client import keys, retry
+from device_client import retry
 from device_client.backoff import Backoff, no_sooner_than
-from device_client.conversations import Conversations, Line
+from device_client.conversations import Conversations
 from device_client.disk import on_disk
-from device_client.enrollment import Enrollment
 from device_client.errors import (
-    BundleInvalid,
-    CertificateRefused,
     DeviceError,
-    KeyTooOld,
     RenewalFailed,
     RequestRejected,
-    StateUnusable,
     TimedOut,
 )
 from device_client.identity import Identity
 from device_client.keystore import Keystore
+from device_client.membership import Membership
 from device_client.online import Duty, Online, Reconnect, live
 from device_client.renewal import Succeeding
 from device_client.retry import Prospect
 from device_client.rotation import RenewalDuty
 from device_client.settings import Timing
-from device_client.status import Activity, StatusFile
+from device_client.status import StatusFile
 from device_client.timekeeping import Timekeeper
-from device_client.transport import Connection
 from device_client.trials import Trials
 from device_client.trust import TrustDuty, TrustStore
 
@@ -89,14 +79,10 @@ class Agent:
         renewal_again = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
         renewal = RenewalDuty(keystore, self._conversations, self._trials, status, renewal_again)
         self._duties: Sequence[Duty] = (renewal, TrustDuty(trust), *duties)
-        self._last_error: DeviceError | None = None
-        self._in_a_row = 0
+        self._membership = Membership(
+            keystore, status, self._conversations, self._succeeding, self._trials
+        )
         self._reconnects = 0
-        self._online_since: float | None = None
-        self._doubted = False
-        self._is_over = False
-        self._made_fresh_key = False
-        self._tried: Identity | None = None
 
     async def claim(self, timeout_s: float | None = None, *, wait: bool = True) -> Identity:
         """Makes this device a confirmed member of the fleet, and returns who it is.
@@ -138,7 +124,8 @@ class Agent:
                 yield
         except TimeoutError as error:
             raise TimedOut(
-                f"This device wasn't accepted within {timeout_s:g} s.", _remedy_of(self._last_error)
+                f"This device wasn't accepted within {timeout_s:g} s.",
+                _remedy_of(self._membership.last_error),
             ) from error
 
     async def _persist(
@@ -153,8 +140,8 @@ class Agent:
                 continue
             except DeviceError as error:
                 self._forget_old_failures()
-                again_at_once = await self._learn_from(error)
-                prospect = retry.prospect(error, self._in_a_row)
+                again_at_once = await self._membership.learn_from(error)
+                prospect = retry.prospect(error, self._membership.in_a_row)
                 if gives_up(prospect) and not again_at_once:
                     raise
                 delay_s = 0.0 if again_at_once else self._delay(error, prospect)
@@ -169,219 +156,26 @@ class Agent:
             await asyncio.sleep(self._later.next())
 
     async def _prove_membership(self) -> Identity:
-        async with self._membership() as (identity, _):
+        async with self._membership.proven() as (identity, _):
             return identity
 
     async def _renew_once(self) -> Identity:
-        async with self._membership() as (identity, connection):
+        async with self._membership.proven() as (identity, connection):
             line = await self._conversations.line_of(connection, identity)
             await self._succeeding.renew(line, identity)
             return identity
 
     async def _prove_successor(self) -> Identity:
-        async with self._membership() as (identity, _):
+        async with self._membership.proven() as (identity, _):
             if await on_disk(self._keystore.succession.successor) is None:
                 return identity
         self._trials.again()
         raise Reconnect
 
     async def _stay_connected(self) -> None:
-        async with self._membership() as (identity, connection):
-            await live(Online(identity, connection), self._duties)
-
-    @asynccontextmanager
-    async def _membership(self) -> AsyncIterator[tuple[Identity, Connection]]:
-        """A connection to the fleet that this device's certificate has been confirmed on."""
-        await on_disk(self._timekeeper.load)
-        identity = self._tried = await self._identity()
-        self._status.note(Activity.CONNECTING)
-        async with self._conversations.at_fleet_broker(identity) as line:
-            identity = await self._confirm(line, identity)
-            log.info("connected to the fleet as %s", identity.device_id)
-            self._last_error = None
-            self._in_a_row = 0
+        async with self._membership.proven() as (identity, connection):
             self._reconnects = 0
-            self._is_over = False
-            self._online_since = time.monotonic()
-            self._status.note(Activity.ONLINE, self._timekeeper.standing())
-            yield identity, line.connection
-
-    async def _identity(self) -> Identity:
-        """The one to connect with, asked for in the claim zone if there is none that may do."""
-        self._tried = None
-        current = await on_disk(self._keystore.current)
-        if current is None:
-            return await self._enroll()
-        self._timekeeper.not_before(current.not_before)
-        is_over = self._is_certainly_over(current)
-        successor = await on_disk(self._keystore.succession.successor)
-        chosen = self._trials.choose(current, successor, is_over)
-        doubted, self._doubted = self._doubted, False
-        if is_over and chosen == current and current.confirmed_at is not None:
-            return await self._recover(current)
-        if doubted or (is_over and chosen == current):
-            return await self._enroll()
-        return chosen
-
-    def _is_certainly_over(self, current: Identity) -> bool:
-        """Whether it has expired, by more than this device's clock."""
-        return self._is_over or current.not_after <= self._timekeeper.floor()
-
-    async def _enroll(self) -> Identity:
-        """Asks the claim zone with the kept key, and stores what it grants."""
-        claim = await on_disk(self._remembered)
-        serial, reading = SerialNumber(claim.serial), self._timekeeper.reading()
-        pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type, reading)
-        self._status.note(Activity.CLAIMING)
-        try:
-            grant = await self._conversations.enroll(claim, pending)
-        except KeyTooOld:
-            await self._replace_key()
-            raise
-        identity = await on_disk(self._keystore.install, grant, pending)
-        log.info("accepted as %s until %s", identity.device_id, identity.not_after)
-        return identity
-
-    async def _recover(self, expired: Identity) -> Identity:
-        """Name and history go on; where that is refused, a claim may still be granted."""
-        claim = await on_disk(self._remembered)
-        self._status.note(Activity.RECOVERING)
-        try:
-            return await self._succeeding.recover(claim, expired)
-        except RequestRejected as refused:
-            self._is_over = False  # whatever said so: the fleet is asked again before the next time
-            if not retry.may_claim_instead(refused.rejected.known_code):
-                raise
-            log.warning("%s: %s %s", refused.stable_code, refused, refused.remedy)
-            try:
-                return await self._enroll()
-            except RequestRejected as error:
-                raise refused from error
-
-    async def _confirm(self, line: Line, identity: Identity) -> Identity:
-        if line.connection.is_provisional:
-            # A new certificate is the only proof that this server's is still good.
-            await self._succeeding.renew(line, identity)
-            raise Reconnect
-        try:
-            await self._conversations.confirm(line, identity)
-        except RequestRejected as error:
-            if error.rejected.known_code is Code.CERTIFICATE_SUPERSEDED:
-                await self._replace_superseded(line, identity)
-            raise
-        current = await on_disk(self._keystore.current)
-        if current is None or current.directory != identity.directory:
-            return await on_disk(
-                self._keystore.succession.promote, identity, self._timekeeper.now()
-            )
-        if self._trials.current_works():
-            log.warning("the broker refuses the next certificate only: it's given up")
-            await on_disk(self._keystore.succession.drop, identity)
-            self._trials.begin()
-        if identity.confirmed_at is not None:
-            return identity
-        return await on_disk(self._keystore.confirm, identity, self._timekeeper.now())
-
-    async def _replace_superseded(self, line: Line, identity: Identity) -> None:
-        """A newer certificate was proven. If it's lost, this one is good for renewing once more."""
-        if await on_disk(self._keystore.succession.successor) in (None, identity):
-            await self._succeeding.renew(line, identity)
-            raise Reconnect
-
-    async def _learn_from(self, error: DeviceError) -> bool:
-        """Draws the error's consequence for what is stored; whether that calls for a new try."""
-        same = self._last_error is not None and self._last_error.stable_code == error.stable_code
-        self._in_a_row = self._in_a_row + 1 if same else 1
-        self._last_error = error
-        self._status.note_error(error, self._timekeeper.now())
-        with suppress(StateUnusable):  # the next try meets the same disk, and reports it
-            await on_disk(self._timekeeper.save)
-            if self._tried is not None:
-                successor = await on_disk(self._keystore.succession.successor)
-                if successor is not None:
-                    return await self._learn_of_two(error, self._tried, successor)
-            if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
-                return self._learn_from_refusal(error)
-            if isinstance(error, KeyTooOld):
-                return self._in_a_row == 1
-            if isinstance(error, RequestRejected):
-                return await self._learn_from_rejection(error.rejected.known_code)
-        return False
-
-    async def _learn_of_two(self, error: DeviceError, tried: Identity, successor: Identity) -> bool:
-        """While there are two identities, the failure of one begins the turn of the other."""
-        succession = self._keystore.succession
-        current = await on_disk(self._keystore.current)
-        if isinstance(error, CertificateRefused):
-            self._doubted = self._in_a_row >= 2 * retry.TRIES_BEFORE_DOUBT
-            if tried != successor and self._says_over(error, tried):
-                self._is_over = True
-        if tried == successor and current is not None:
-            if self._trials.successor_failed(error, self._is_certainly_over(current)):
-                log.warning("the next certificate is given up")
-                await on_disk(succession.drop, current)
-                self._trials.begin()
-            return False
-        self._trials.current_failed(error)
-        if current is None or retry.is_worthless(error):
-            await on_disk(succession.take_the_place_of_current)
-        return False
-
-    def _learn_from_refusal(self, error: CertificateRefused) -> bool:
-        """By the fleet broker, with the only identity there is."""
-        if self._tried is not None and self._says_over(error, self._tried):
-            is_news, self._is_over = not self._is_over, True
-            return is_news
-        self._doubted = self._in_a_row >= retry.TRIES_BEFORE_DOUBT
-        return self._in_a_row == retry.TRIES_BEFORE_DOUBT
-
-    def _says_over(self, error: CertificateRefused, tried: Identity) -> bool:
-        """Whether the reason is that the certificate has expired: so they say, or the clock."""
-        return error.expired or tried.not_after <= self._timekeeper.now()
-
-    async def _learn_from_rejection(self, code: Code | None) -> bool:
-        match code:
-            case Code.CERTIFICATE_REVOKED:
-                current = await on_disk(self._keystore.current)
-                if current is not None:
-                    await on_disk(self._keystore.discard_certificate, current)
-                return self._in_a_row == 1
-            case Code.CERTIFICATE_UNKNOWN:
-                self._doubted = True
-                return self._in_a_row == 1
-            case Code.KEY_IN_USE if not self._made_fresh_key:
-                self._made_fresh_key = True
-                await self._replace_key()
-                return True
-            case Code.KEY_NOT_ALLOWED:
-                return await self._change_key_type()
-            case _:
-                return False
-
-    async def _replace_key(self) -> None:
-        claim = await on_disk(self._remembered)
-        serial = SerialNumber(claim.serial)
-        reading = self._timekeeper.reading()
-        await on_disk(self._keystore.new_key, serial, claim.key_type, reading)
-
-    async def _change_key_type(self) -> bool:
-        """The key kept may be of another type than is configured now; it was never certified."""
-        claim = await on_disk(self._remembered)
-        serial = SerialNumber(claim.serial)
-        pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type)
-        if keys.type_of(pending.key) is claim.key_type:
-            return False
-        await self._replace_key()
-        return True
-
-    def _remembered(self) -> Enrollment:
-        claim = self._keystore.enrollment()
-        if claim is None:
-            raise BundleInvalid(
-                "This device has no claim bundle.",
-                "Run 'muster-device claim --bundle FILE' with the maker's bundle.",
-            )
-        return claim
+            await live(Online(identity, connection), self._duties)
 
     def _delay(self, error: DeviceError, prospect: Prospect) -> float:
         asked_s = error.rejected.retry_after_s if isinstance(error, RequestRejected) else None
@@ -391,7 +185,7 @@ class Agent:
 
     def _forget_old_failures(self) -> None:
         """After a connection that lasted; one that comes and goes must not be tried ever faster."""
-        since, self._online_since = self._online_since, None
+        since, self._membership.online_since = self._membership.online_since, None
         if since is not None and time.monotonic() - since > self._timing.stable_s:
             self._soon.reset()
             self._later.reset()

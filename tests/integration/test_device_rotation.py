@@ -38,7 +38,7 @@ def order(version: int) -> RotationOrder:
 
 
 async def test_a_certificate_past_two_thirds_is_renewed(fleet: FakeFleet, tmp_path: Path) -> None:
-    fleet.service.age, fleet.service.lifetime = timedelta(0), timedelta(seconds=6)
+    fleet.service.age, fleet.service.lifetime = timedelta(seconds=20), timedelta(seconds=15)
     old = await member(fleet, tmp_path / "state")
     fleet.service.lifetime = timedelta(hours=1)
     async with running(tmp_path / "state", fleet) as one:
