@@ -14,6 +14,7 @@ from broker.adapters.ca import infrastructure, server_files, successor
 from broker.adapters.ca.building import Signer, build_anchor
 from broker.adapters.ca.bundles import read_trust_bundle
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
+from broker.adapters.ca.files import replace_public
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.key_files import SigningKey
 from broker.adapters.ca.loading import load_signer
@@ -138,7 +139,7 @@ def _cut_off(
 ) -> bool:
     """Dies before the file number `cut` is replaced; whether there were so few."""
     left = [cut]
-    real = server_files.replace_public
+    real = replace_public
 
     def counted(path: Path, content: bytes) -> None:
         if left[0] == 0:
