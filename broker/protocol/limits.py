@@ -26,3 +26,6 @@ MAX_BLOCK: Final = 32_768
 MAX_TARGET_PATH: Final = 256
 MAX_TARGETS: Final = 16
 """Images in one assignment."""
+MAX_COUNTER: Final = (1 << 53) - 1
+"""The largest number of an order, an assignment or a counter: what every JSON reader gets right
+(RFC 8259, section 6), and every database keeps."""

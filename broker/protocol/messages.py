@@ -100,7 +100,7 @@ class RenewRequest:
 
     request_id: RequestId
     csr: Csr
-    order: Annotated[int, Meta(ge=1)] | None = None
+    order: Annotated[int, Meta(ge=1, le=limits.MAX_COUNTER)] | None = None
     """The version of the `RotationOrder` that is followed; none when the time has come anyway."""
 
 

@@ -139,7 +139,7 @@ class UpdateReport:
     """Made once for a report, and the same whenever it is repeated: it's counted once."""
     device_id: Annotated[str, Meta(pattern=names.NAME_PATTERN)]
     rollout: RolloutName
-    sequence: Annotated[int, Meta(ge=1)]
+    sequence: Annotated[int, Meta(ge=1, le=limits.MAX_COUNTER)]
     phase: Phase
     at: Moment
     code: Annotated[str, Meta(max_length=64)] | None = None
@@ -147,7 +147,7 @@ class UpdateReport:
     detail: Annotated[str, Meta(max_length=512)] | None = None
     running: dict[TargetPath, str] | None = None
     """What runs now: each image's path and version."""
-    security_counter: Annotated[int, Meta(ge=0)] | None = None
+    security_counter: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
     support_until: Moment | None = None
     """When support ends for what runs."""
 

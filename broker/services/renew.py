@@ -6,7 +6,7 @@ from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr, verify_csr
 from broker.core.records import Certificate, Event, EventKind, Reply
 from broker.core.renew_policy import decide_renew
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import topics
 from broker.protocol.messages import RenewRequest
 from broker.protocol.topics import DeviceOrigin, Operation
@@ -41,10 +41,20 @@ class RenewService:
         now = self._clock.now()
         member = find_member(tx, origin.device_id)
         decision = decide_renew(member, csr, tx.newest_of_key(csr.key_sha256), now)
-        certificate = give_successor(tx, self._issuing, decision, csr, request.order, now)
+        order = _given_order(tx, origin, request.order)
+        certificate = give_successor(tx, self._issuing, decision, csr, order, now)
         tx.add_event(_event(decision, certificate, now))
         topic = topics.device_topic(origin, Operation.RENEW)
         return self._issuing.answer(tx, Zone.FLEET, topic, request.request_id, certificate, now)
+
+
+def _given_order(view: ReadTransaction, origin: DeviceOrigin, claimed: int | None) -> int | None:
+    """The order that it says to follow, if the device was ever given one as new: else who has its
+    key could follow all that are still to come."""
+    if claimed is None:
+        return None
+    last = view.last_orders([origin.device_id]).get(origin.device_id)
+    return claimed if last is not None and claimed <= last else None
 
 
 def _event(decision: object, certificate: Certificate, now: datetime) -> Event:

@@ -108,8 +108,9 @@ class BatchRunner:
         except _Spoiled as spoiled:
             if len(works) == 1:
                 return [Failed(spoiled.error)]
-        except Exception as error:
-            return [Failed(error)] * len(works)
+        except Exception as error:  # the driver's on what a work wrote: only that one is to fail
+            if len(works) == 1:
+                return [Failed(error)]
         return self._one_by_one(works)
 
     def _one_by_one(self, works: Sequence[Work]) -> list[Outcome]:

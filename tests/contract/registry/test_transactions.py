@@ -105,6 +105,25 @@ async def test_a_bad_work_spoils_nothing_for_its_neighbours(
     assert before.runs == runs
 
 
+def holds_a_number_that_no_database_keeps(tx: WriteTransaction) -> None:
+    add_member(tx, 666)
+    tx.save_certificate(certificate_number(666, rotation_order=10**30))
+
+
+async def test_a_number_out_of_all_bounds_spoils_nothing_for_its_neighbours(
+    registry: SqlRegistry,
+) -> None:
+    await registry.write(add_batch)
+    async with held_writer(registry):
+        works = (Member(1), holds_a_number_that_no_database_keeps, Member(2))
+        tasks = [asyncio.create_task(registry.write(work)) for work in works]
+        await asyncio.sleep(0)
+    first, bad, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first, last) == (1, 2)
+    assert isinstance(bad, OverflowError | RegistryError)
+    assert await members(registry) == member_ids(1, 2)
+
+
 async def test_an_error_reaches_only_its_caller_and_each_has_its_own(
     registry: SqlRegistry,
 ) -> None:

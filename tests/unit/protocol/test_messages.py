@@ -8,7 +8,8 @@ import pytest
 
 from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import EnrollAccepted, Rejected
+from broker.protocol.messages import EnrollAccepted, Rejected, RenewRequest
+from broker.protocol.updates import UpdateReport
 
 ACCEPTED: dict[str, Any] = {
     "request_id": "r1",
@@ -19,6 +20,18 @@ ACCEPTED: dict[str, Any] = {
     "fleet": {"host": "fleet.example", "port": 8883},
     "trust_bundle": {"version": 1, "anchors": "PEM"},
 }
+REPORT: dict[str, Any] = {
+    "report_id": "p1",
+    "device_id": "lamp-A1",
+    "rollout": "spring",
+    "sequence": "N",
+    "phase": "installed",
+    "at": "2030-01-01T00:00:00Z",
+}
+COUNTED: list[tuple[type[object], dict[str, Any]]] = [
+    (RenewRequest, {"request_id": "r1", "csr": "PEM", "order": "N"}),
+    (UpdateReport, REPORT),
+]
 REJECTED = {"request_id": None, "message": "No.", "remedy": "Ask.", "retry_after_s": None}
 
 
@@ -78,3 +91,18 @@ def test_a_wait_is_whole_seconds_up_to_a_year(seconds: object) -> None:
     payload = json.dumps(REJECTED | {"code": "busy", "retry_after_s": seconds}).encode()
     with pytest.raises(Refused, match="retry_after_s"):
         codec.decode(payload, Rejected)
+
+
+@pytest.mark.parametrize("number", [0, -1, limits.MAX_COUNTER + 1, 1 << 63, 10**30])
+def test_a_number_that_no_database_keeps_is_refused(number: int) -> None:
+    for kind, fields in COUNTED:
+        payload = json.dumps(fields).replace('"N"', str(number)).encode()
+        with pytest.raises(Refused) as refused:
+            codec.decode(payload, kind)
+        assert refused.value.code is Code.FIELD_INVALID
+
+
+def test_the_largest_number_is_taken() -> None:
+    for kind, fields in COUNTED:
+        payload = json.dumps(fields).replace('"N"', str(limits.MAX_COUNTER)).encode()
+        assert codec.decode(payload, kind)
