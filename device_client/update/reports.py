@@ -10,9 +10,9 @@ from broker.protocol.updates import ReportAccepted, ReportRequest
 from device_client import exchange, keys, signatures
 from device_client.backoff import Backoff
 from device_client.disk import on_disk
-from device_client.errors import ConnectionLost, DeviceError, RequestRejected
+from device_client.errors import ConnectionLost, DeviceError, RequestRejected, StateUnusable
 from device_client.exchange import Question
-from device_client.identity import Identity, read_key
+from device_client.identity import Identity, SlotCorrupt, read_key
 from device_client.online import Online
 from device_client.update import steps
 from device_client.update.journal import Entry
@@ -66,7 +66,13 @@ class Reporting:
 
 
 def _request(identity: Identity, entry: Entry) -> ReportRequest:
-    key = keys.from_pem(read_key(identity.directory))
+    try:
+        key = keys.from_pem(read_key(identity.directory))
+    except SlotCorrupt as error:
+        raise StateUnusable(
+            f"The key to sign reports with can't be read: {error}",
+            "Nothing is to be done while the certificate is being replaced.",
+        ) from error
     return ReportRequest(
         request_id=exchange.new_request_id(),
         report=entry.text,
