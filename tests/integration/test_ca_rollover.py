@@ -44,6 +44,11 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
+def plan(on_both_databases: Plan) -> Plan:
+    return on_both_databases
+
+
+@pytest.fixture
 async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
     async with prepared_stack(tmp_path, plan) as prepared:
         await prepared.start_service()
