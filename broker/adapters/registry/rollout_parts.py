@@ -100,10 +100,13 @@ class RolloutParts(session.Part):
         self, rollout: str, among: Sequence[Progress], after: DeviceId | None, limit: int
     ) -> list[Part]:
         query = sa.select(_T).where(_T.c.rollout == rollout).order_by(_T.c.device_id).limit(limit)
-        if among:
-            query = query.where(_T.c.progress.in_([each.value for each in among]))
         if after is not None:
             query = query.where(_T.c.device_id > after)
+        if among:
+            # One by one each is read in the order of its index; together, all would be sorted.
+            each = (query.where(_T.c.progress == one.value).subquery() for one in among)
+            together = sa.union_all(*(sa.select(one) for one in each)).subquery()
+            query = sa.select(together).order_by(together.c.device_id).limit(limit)
         return [_part(row) for row in self._session.select(query)]
 
     def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:

@@ -42,15 +42,14 @@ _UPDATE: Final = sa.select(_D).where(_D.c.device_id == sa.bindparam("device"))
 _UNSUPPORTED: Final = sa.select(sa.func.count()).where(
     _D.c.support_until <= sa.bindparam("now", type_=sa.BigInteger)
 )
-_BELOW: Final = (
-    sa.select(RETAINED.c.topic)
-    .where(
-        RETAINED.c.topic >= sa.bindparam("from_topic"),
-        RETAINED.c.topic < sa.bindparam("to_topic"),
-        sa.func.length(RETAINED.c.payload) > 0,
-    )
-    .order_by(RETAINED.c.topic)
+_BELOW: Final = sa.select(RETAINED.c.topic).where(
+    RETAINED.c.topic >= sa.bindparam("from_topic"),
+    RETAINED.c.topic < sa.bindparam("to_topic"),
+    sa.func.length(RETAINED.c.payload) > 0,
 )
+
+_LAST: Final = "z" * 16
+"""No level of a topic comes after it, in whatever order."""
 
 SAVE_ASSIGNMENT: Final = Upsert(_A, key=("device_id", "sequence"))
 ADD_REPORT: Final = sa.insert(_R).values({c.name: sa.bindparam(c.name) for c in _R.columns})
@@ -113,10 +112,11 @@ class Updates(Part):
 
     def retained_below(self, prefix: str) -> list[str]:
         self._session.flush()
-        # The next letter ends the branch; a prefix begins with a known letter and is ASCII.
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        rows = self._session.rows(_BELOW, {"from_topic": prefix, "to_topic": end})
-        return [topic for (topic,) in rows]
+        # A database may order letters by a language, in which punctuation counts little: the range
+        # only bounds the search.
+        wanted = {"from_topic": prefix, "to_topic": f"{prefix}{_LAST}"}
+        rows = self._session.rows(_BELOW, wanted)
+        return sorted(topic for (topic,) in rows if topic.startswith(prefix))
 
 
 def _assignment_row(assignment: GivenAssignment) -> dict[str, object]:

@@ -188,3 +188,28 @@ async def test_who_joins_is_found_in_the_order_of_joining(rolling: SqlRegistry) 
     assert begin < first < second
     assert await rolling.read(lambda tx: tx.joined_after(second, 10)) == []
     assert await rolling.read(lambda tx: tx.last_event_id()) > second
+
+
+async def test_parts_that_stand_in_several_places_are_paged_as_one_list(
+    rolling: SqlRegistry,
+) -> None:
+    places = (Progress.REFUSED, Progress.CANCELLED, Progress.REFUSED, Progress.QUEUED)
+    saved = [a_part(number, progress) for number, progress in enumerate(places, 1)]
+    await save(rolling, *saved)
+    among = [Progress.CANCELLED, Progress.REFUSED]
+    assert await rolling.read(lambda tx: tx.parts("r1", among, None, 2)) == saved[:2]
+    after = saved[1].device_id
+    assert await rolling.read(lambda tx: tx.parts("r1", among, after, 2)) == saved[2:3]
+
+
+async def test_parts_are_read_together_as_one_by_one(rolling: SqlRegistry) -> None:
+    await save(rolling, a_part(1), a_part(3, Progress.ASSIGNED))
+    ids = [device_number(number).id for number in (1, 2, 3)]
+
+    def work(tx: WriteTransaction) -> list[Part]:
+        tx.save_part(a_part(1, Progress.ASSIGNED))
+        return tx.parts_of("r1", ids)
+
+    expected = [a_part(1, Progress.ASSIGNED), a_part(3, Progress.ASSIGNED)]
+    assert await rolling.write(work) == expected
+    assert await rolling.read(lambda tx: tx.parts_of("r1", ids)) == expected
