@@ -41,9 +41,7 @@ async def examine(installation: Installation) -> list[Finding]:
     home = installation.home
     now = installation.clock.now()
     trusted = await _trusted(installation)
-    inspected = await asyncio.to_thread(
-        inspect_home, home, now, installation.passphrase, trusted
-    )
+    inspected = await asyncio.to_thread(inspect_home, home, now, installation.passphrase, trusted)
     findings = [_of_ca(home, finding) for finding in inspected]
     findings += await asyncio.to_thread(lambda: list(_examine_machine(home, trusted)))
     findings += await _examine_registry(installation)
