@@ -1,25 +1,20 @@
 """A device talks to nobody that can't prove who it is, and knows a refusal when it meets one."""
 
-import asyncio
 import dataclasses
 import socket
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from broker.protocol.bundle import ClaimBundle
-from broker.protocol.messages import Endpoint, EnrollAccepted, TrustBundle
-from broker.protocol.zones import Zone
+from broker.protocol.messages import EnrollAccepted, TrustBundle
 from device_client.errors import CertificateRefused, ServerNotTrusted, Unreachable
 from device_client.retry import TRIES_BEFORE_DOUBT
 from tests.support.certificates import Certificates
 from tests.support.device_agents import QUICK, device
 from tests.support.fake_service import FakeFleet, fake_fleet
 from tests.support.ports import free_port
-from tests.support.test_pki import SERVER_AUTH, Pki
+from tests.support.strange_server import StrangeServer
 
 
 @pytest.fixture
@@ -59,43 +54,6 @@ async def test_a_fleet_broker_of_another_installation(fleet: FakeFleet, tmp_path
     ):
         await agent.claim(60)
     assert fleet.service.confirms == []
-
-
-class StrangeServer:
-    """A TLS server with a certificate of the right installation that may still be wrong."""
-
-    def __init__(self, place: Path, days: tuple[float, float] = (-1, 30)) -> None:
-        self._pki = Pki(place)
-        self._pair = self._pki.pair("broker", self._pki.infrastructure, SERVER_AUTH, days)
-        self.met = 0
-
-    @asynccontextmanager
-    async def listening(self, hang_up: bool = False) -> AsyncIterator[int]:
-        """Its port. It says nothing, or hangs up once TLS is up."""
-
-        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.met += 1
-            try:
-                if not hang_up:
-                    await reader.read()
-            finally:
-                writer.close()
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._pair.chain, self._pair.key_file)
-        async with await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context) as server:
-            yield server.sockets[0].getsockname()[1]
-
-    def bundle(self, host: str, port: int) -> ClaimBundle:
-        """One that leads there."""
-        claim = self._pki.device(Zone.CLAIM, "batch-7")
-        return ClaimBundle(
-            claim_name="batch-7",
-            certificate=claim.chain.read_text(),
-            private_key=claim.key_file.read_text(),
-            claim=Endpoint(host=host, port=port),
-            trust_bundle=TrustBundle(version=1, anchors=self._pki.servers.read_text()),
-        )
 
 
 async def test_a_claim_broker_by_another_name(tmp_path: Path) -> None:
