@@ -5,7 +5,9 @@ sent again by somebody else, brings no key back to life.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Final
 
 from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr
@@ -20,6 +22,13 @@ from broker.core.records import (
 from broker.protocol.codes import Code, Refused
 
 
+SUCCESSORS_A_DAY: Final = 24
+"""What one device is issued, and no more: each may end as a line of the CRL, and lines cost the
+broker memory. A device that works needs one in weeks."""
+_DAY: Final = timedelta(days=1)
+_WAIT_AT_MOST: Final = timedelta(hours=1)
+
+
 @dataclass(frozen=True)
 class Member:
     """A device that lives on a certificate, and what it holds."""
@@ -28,6 +37,8 @@ class Member:
     group: EnrollmentGroup
     certificates: tuple[Certificate, ...]
     """Those that aren't revoked, oldest first."""
+    succeeded_at: tuple[datetime, ...] = ()
+    """Since when each successor is valid that was ever issued to it and hasn't expired."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ def decide_successor(
         now: the calendar time.
 
     Raises:
-        Refused: KEY_NOT_ALLOWED, CSR_NAME_MISMATCH, KEY_IN_USE, KEY_NOT_NEW or KEY_RETIRED.
+        Refused: KEY_NOT_ALLOWED, CSR_NAME_MISMATCH, KEY_IN_USE, KEY_NOT_NEW, KEY_RETIRED or
+            RATE_LIMITED.
     """
     device, group = member.device, member.group
     if csr.key_type not in group.allowed_keys:
@@ -65,8 +77,17 @@ def decide_successor(
         if key_certificate.state is CertificateState.ISSUED and key_certificate.is_live(now):
             return Repeat(device, key_certificate)
         _check_known_key(key_certificate, group)
+    _check_pace(member, now)
     dropped = tuple(c for c in member.certificates if c.state is CertificateState.ISSUED)
     return Succeed(member, dropped)
+
+
+def _check_pace(member: Member, now: datetime) -> None:
+    lately = sorted(at for at in member.succeeded_at if now - at < _DAY)
+    if len(lately) >= SUCCESSORS_A_DAY:
+        wait = min(lately[-SUCCESSORS_A_DAY] + _DAY - now, _WAIT_AT_MOST)
+        detail = f"{len(lately)} certificates in a day; a device gets {SUCCESSORS_A_DAY}."
+        raise Refused(Code.RATE_LIMITED, detail, retry_after_s=ceil(wait.total_seconds()))
 
 
 def _check_known_key(known: Certificate, group: EnrollmentGroup) -> None:

@@ -56,7 +56,7 @@ class RecoverService:
         csr: VerifiedCsr,
     ) -> Reply:
         now = self._clock.now()
-        context = _context(tx, origin, last, csr)
+        context = _context(tx, origin, last, csr, now)
         try:
             decision = decide_recover(context, csr, now)
         except Refused as refused:
@@ -70,14 +70,18 @@ class RecoverService:
 
 
 def _context(
-    view: ReadTransaction, origin: ClaimOrigin, last: Fingerprint, csr: VerifiedCsr
+    view: ReadTransaction,
+    origin: ClaimOrigin,
+    last: Fingerprint,
+    csr: VerifiedCsr,
+    now: datetime,
 ) -> RecoverContext:
     found = view.certificate_by_fingerprint(last)
     return RecoverContext(
         claim=view.claim_certificate(origin.claim_name),
         claim_group=view.group_of_claim(origin.claim_name),
         last=found,
-        member=find_member(view, found.device_id) if found else None,
+        member=find_member(view, found.device_id, now) if found else None,
         key_certificate=view.newest_of_key(csr.key_sha256),
     )
 

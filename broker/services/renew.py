@@ -39,7 +39,7 @@ class RenewService:
         self, tx: WriteTransaction, origin: DeviceOrigin, request: RenewRequest, csr: VerifiedCsr
     ) -> Reply:
         now = self._clock.now()
-        member = find_member(tx, origin.device_id)
+        member = find_member(tx, origin.device_id, now)
         decision = decide_renew(member, csr, tx.newest_of_key(csr.key_sha256), now)
         order = _given_order(tx, origin, request.order)
         certificate = give_successor(tx, self._issuing, decision, csr, order, now)

@@ -19,14 +19,19 @@ from broker.protocol.names import DeviceId
 from broker.services.issuing import Asked, Issuing
 
 
-def find_member(view: ReadTransaction, device_id: DeviceId) -> Member | None:
-    """The device with its group and its certificates that aren't revoked."""
+def find_member(view: ReadTransaction, device_id: DeviceId, now: datetime) -> Member | None:
+    """The device with its group, its certificates that aren't revoked, and its pace."""
     device = view.device(device_id)
     group = view.group(device.group) if device else None
     if device is None or group is None:
         return None
     held = view.certificates_of([device_id])
-    return Member(device, group, tuple(c for c in held if c.state is not CertificateState.REVOKED))
+    return Member(
+        device,
+        group,
+        tuple(c for c in held if c.state is not CertificateState.REVOKED),
+        tuple(c.not_before for c in held if c.claim_name is None and now < c.not_after),
+    )
 
 
 def give_successor(

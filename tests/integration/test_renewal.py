@@ -40,11 +40,11 @@ async def record(stack: Stack, holder: Holder) -> Certificate:
     return own
 
 
-async def renewed(stack: Stack, holder: Holder, place: Path, order: int | None = None) -> Holder:
+async def renewed(stack: Stack, holder: Holder, place: Path) -> Holder:
     """The device with its next certificate, which isn't proven yet."""
     key = fresh_key()
     async with connected(stack, holder, place) as connection:
-        return holder.given(key, await connection.renew(key, order=order))
+        return holder.given(key, await connection.renew(key))
 
 
 def code_of(answer: object) -> str:
@@ -56,7 +56,7 @@ async def test_a_renewed_certificate_takes_over_and_the_old_one_has_its_grace(
     stack: Stack, tmp_path: Path
 ) -> None:
     old = await join(stack, tmp_path, "A1")
-    new = await renewed(stack, old, tmp_path, order=7)
+    new = await renewed(stack, old, tmp_path)
     assert (await record(stack, old)).state is CertificateState.ACTIVE
     await prove(stack, new, tmp_path)
     before, after = await record(stack, old), await record(stack, new)
@@ -64,7 +64,7 @@ async def test_a_renewed_certificate_takes_over_and_the_old_one_has_its_grace(
     assert before.grace_until is not None
     assert after.confirmed_at is not None
     assert before.grace_until - after.confirmed_at == timedelta(hours=1)
-    assert (after.claim_name, after.rotation_order) == (None, 7)
+    assert after.claim_name is None
     assert old.leaf.serial_number not in stack.revoked_serials()
     async with connected(stack, old, tmp_path) as connection:
         assert code_of(await connection.confirm(old.sha256)) == Code.CERTIFICATE_SUPERSEDED

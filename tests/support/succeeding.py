@@ -12,6 +12,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
+from broker.core.campaign import (
+    Campaign,
+    CampaignId,
+    Rotation,
+    RotationState,
+    Selection,
+    SelectionKind,
+)
 from broker.core.records import Certificate, Reply
 from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
@@ -29,6 +37,14 @@ async def renew(desk: Desk, key: PrivateKey, device: str = "lamp-A1", **changes:
     fields = {"request_id": "r3", "csr": csr_pem(key)}
     origin = DeviceOrigin(DeviceId(device))
     return await desk.renewing.renew(origin, RenewRequest(**{**fields, **changes}))
+
+
+async def give_order(desk: Desk, version: int, device: str = "lamp-A1") -> None:
+    """As a campaign does."""
+    every = Selection(SelectionKind.ALL)
+    campaign = Campaign(CampaignId(version), every, 60, None, NOW, NOW, NOW)
+    row = Rotation(campaign.id, DeviceId(device), RotationState.ORDERED, version=version)
+    await desk.write(("save_campaign", campaign), ("save_rotation", row))
 
 
 async def recover(

@@ -8,14 +8,16 @@ import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import EventKind, Reprovision, RevocationReason, RotationKey
-from broker.protocol.codes import Code
+from broker.core.successor import SUCCESSORS_A_DAY
+from broker.protocol import limits
+from broker.protocol.codes import Code, Refused
 from broker.protocol.zones import Zone
 from broker.services import superseded
 from broker.services.device_acts import Wanted, act_on
 from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
-from tests.support.succeeding import accepted, code_of, renew, rotate
+from tests.support.succeeding import accepted, code_of, give_order, renew, rotate
 
 GRACE = timedelta(hours=1)
 REST = timedelta(seconds=60)
@@ -28,6 +30,7 @@ async def states(desk: Desk) -> list[CertificateState]:
 
 async def test_a_renewed_certificate_waits_beside_the_one_in_use(desk: Desk) -> None:
     old = await desk.join("A1")
+    await give_order(desk, 4)
     reply = await renew(desk, fresh_key(), order=4)
     answer = accepted(reply)
     kept, new = await desk.certificates()
@@ -46,6 +49,7 @@ async def test_a_renewed_certificate_waits_beside_the_one_in_use(desk: Desk) -> 
 
 async def test_the_same_key_gets_the_same_certificate_and_its_time_again(desk: Desk) -> None:
     await desk.join("A1")
+    await give_order(desk, 2)
     key = fresh_key()
     first = accepted(await renew(desk, key))
     desk.clock.at += CONFIRM_WITHIN * 0.9
@@ -57,6 +61,35 @@ async def test_the_same_key_gets_the_same_certificate_and_its_time_again(desk: D
     third = await renew(desk, key, order=1)
     assert (await desk.certificates())[-1].rotation_order == 2
     assert accepted(third).certificate_chain == first.certificate_chain
+
+
+@pytest.mark.parametrize("order", [6, limits.MAX_COUNTER])
+async def test_an_order_that_was_never_given_is_not_followed(desk: Desk, order: int) -> None:
+    # Else whoever holds a device's key follows every campaign that is still to come.
+    await desk.join("A1")
+    await desk.join("A2")
+    key = fresh_key()
+    for given in ("lamp-A2", None, "lamp-A1"):
+        if given:
+            await give_order(desk, 7 if given == "lamp-A2" else 5, given)
+        await renew(desk, key, order=order)
+        assert (await desk.certificates())[-1].rotation_order is None
+    await renew(desk, key, order=5)
+    assert (await desk.certificates())[-1].rotation_order == 5
+
+
+async def test_a_device_s_key_makes_no_certificates_without_end(desk: Desk) -> None:
+    await desk.join("A1")
+    for _ in range(SUCCESSORS_A_DAY):
+        last = await renew(desk, key := fresh_key())
+    with pytest.raises(Refused) as refused:
+        await renew(desk, fresh_key())
+    assert (refused.value.code, refused.value.retry_after_s) == (Code.RATE_LIMITED, 3600)
+    again = await renew(desk, key)
+    assert accepted(again).certificate_chain == accepted(last).certificate_chain
+    assert len(await desk.certificates()) == 1 + SUCCESSORS_A_DAY
+    desk.clock.at += timedelta(days=1)
+    await renew(desk, fresh_key())
 
 
 async def test_fifty_requests_at_once_make_one_certificate(desk: Desk) -> None:
