@@ -32,6 +32,7 @@ from device_client.renewal import Succeeding
 from device_client.status import Activity, StatusFile
 from device_client.transport import Connection
 from device_client.trials import Trials
+from device_client.validity import leads_to
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class Membership:
         current = await on_disk(self._keystore.current)
         if current is None:
             return await self._enroll()
-        self._timekeeper.not_before(current.not_before)
+        if await on_disk(_is_rooted, current):
+            self._timekeeper.not_before(current.not_before)
         is_over = self._is_certainly_over(current)
         successor = await on_disk(self._keystore.succession.successor)
         chosen = self._trials.choose(current, successor, is_over)
@@ -257,3 +259,7 @@ class Membership:
                 "Run 'muster-device claim --bundle FILE' with the maker's bundle.",
             )
         return claim
+
+
+def _is_rooted(identity: Identity) -> bool:
+    return leads_to(identity.chain_file.read_text("ascii"), identity.trust_bundle.root)

@@ -83,10 +83,12 @@ class ServerDates:
             ServerNotTrusted: it doesn't prove that, or the contrary.
             KeyTooOld: it would if the key were fresh.
         """
+        is_evidence = leads_to(grant.chain, self._trust.root)
         if self._ends is None:
-            self._timekeeper.not_before(grant.not_before)
+            if is_evidence:
+                self._timekeeper.not_before(grant.not_before)
             return
-        if self._trust.root is None or not _leads_to(grant.chain, self._trust.root):
+        if not is_evidence:
             raise ServerNotTrusted(
                 "The server's certificate is over by this device's clock, and its answer proves "
                 "nothing.",
@@ -120,8 +122,14 @@ def _is_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _leads_to(chain_pem: str, root_pem: str) -> bool:
-    """Whether the chain, whose links are verified, ends at or right below this root."""
+def leads_to(chain_pem: str, root_pem: str | None) -> bool:
+    """Whether the chain, whose links are verified, ends at or right below this root.
+
+    Only such a certificate says anything about the time: a broker that was taken over could make up
+    others, and put a device's floor out of everybody's reach.
+    """
+    if root_pem is None:
+        return False
     last = parse_chain(chain_pem)[-1]
     root = x509.load_pem_x509_certificate(root_pem.encode("ascii"))
     return last == root or _is_issued(last, root)

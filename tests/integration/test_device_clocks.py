@@ -96,6 +96,16 @@ async def test_a_recovery(
     assert len(fleet.service.enrolls) == 1
 
 
+async def test_a_clock_that_is_behind_needs_no_pinned_root(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    without_root(fleet)
+    for _ in range(2):
+        with device(tmp_path / "state", fleet.bundle(), clock=since_1970()) as (agent, _store):
+            assert (await agent.claim(60)).confirmed_at is not None
+    assert len(fleet.service.enrolls) == 1
+
+
 @pytest.mark.parametrize("make_clock", AHEAD, ids=["2100", "ahead"])
 async def test_without_a_pinned_root_the_clock_must_be_set(
     fleet: FakeFleet, tmp_path: Path, make_clock: Callable[[], Clock]
