@@ -182,7 +182,8 @@ class ReadTransaction(RolloutReads, Protocol):
         """All that the device ever had, oldest first."""
 
     def waiting_lock_outs(self, limit: int) -> list[LockOut]:
-        """Those that aren't complete and that no later act has ended, oldest first."""
+        """Those that aren't complete and that no later act has ended: operators' acts first, then
+        what can wait (`core.lock_out.CAN_WAIT`); of each the oldest first."""
 
     def open_lock_outs(self, limit: int) -> list[LockOut]:
         """Those that haven't ended, oldest first."""

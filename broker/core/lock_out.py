@@ -13,6 +13,8 @@ WATCH_S: Final = 100.0
 EVERY_S: Final = 1.0
 
 _FOR_GOOD: Final = {DeviceInput.SUSPEND, DeviceInput.REVOKE, DeviceInput.RETIRE}
+CAN_WAIT: Final = frozenset({DeviceInput.LAPSE, DeviceInput.CONFIRM})
+"""What time brings about, for thousands together. An operator's act never waits for these."""
 
 
 def is_due(act: DeviceInput, watched_s: float, rested_s: float, has_live_certificate: bool) -> bool:

@@ -11,16 +11,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.core.lifecycle import DeviceInput
-from broker.core.lock_out import is_due, is_over
+from broker.core.lock_out import CAN_WAIT, is_due, is_over
 from broker.core.records import Event, EventKind, LockOut
 from broker.ports import BrokerControl, Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 
 BATCH = 200
 """Lock-outs that are carried out together; the next batch's CRL isn't kept waiting for longer."""
+_OF_WHAT_CAN_WAIT = 50
+"""How many of a batch: an operator's act may come at any moment, and waits for no more of them."""
 _AT_ONCE = 8
 _KICKS_A_PASS = 250
 """So that a mass revocation takes a part of a broker's time, and not all of it."""
+_OTHERS_A_PASS = 100
+"""Beside those: of what can wait."""
 _SUSPECTS_A_PASS = 100
 _OPEN_AT_MOST = 100_000
 
@@ -31,6 +35,8 @@ class _Watched:
 
     since_s: float
     done_s: float
+    looked_s: float
+    """When it was last found out whether it's due."""
 
 
 class LockOuts:
@@ -44,18 +50,21 @@ class LockOuts:
         self._suspects: deque[DeviceId] = deque()
 
     async def carry_out(self, waiting: Sequence[LockOut], in_force_at: datetime) -> None:
-        """Ends the connections of all in `waiting`, and keeps when that was.
+        """Ends the connections of those in `waiting`, and keeps when that was. Of what can wait
+        only some: calling again goes on with the next.
 
         Args:
-            waiting: lock-outs that the CRL in force covers.
+            waiting: lock-outs that the CRL in force covers, the most urgent first.
             in_force_at: since when it has been in force.
 
         Raises:
             Exception: what the broker raised; they stay waiting.
         """
-        put_out = [each.device_id for each in waiting if each.act is not DeviceInput.RESUME]
+        urgent, others = _by_urgency(waiting)
+        now_due = [*urgent, *others[:_OF_WHAT_CAN_WAIT]]
+        put_out = [each.device_id for each in now_due if each.act is not DeviceInput.RESUME]
         ended = await self._disconnect(put_out)
-        await self._registry.write(lambda tx: _keep(tx, waiting, in_force_at, ended))
+        await self._registry.write(lambda tx: _keep(tx, now_due, in_force_at, ended))
 
     def suspect(self, names: Iterable[DeviceId]) -> None:
         """Has `watch` throw off those of `names` that have no live certificate: a broker may have
@@ -72,16 +81,17 @@ class LockOuts:
         waiting = await self._registry.read(lambda tx: tx.open_lock_outs(_OPEN_AT_MOST))
         carried_out = [each for each in waiting if each.disconnected_at is not None]
         self._remember(carried_out, now_s)
-        # Longest ago first, so that each has its turn.
-        carried_out.sort(key=lambda each: self._watched[each.id].done_s)
-        await self._repeat(carried_out[:_KICKS_A_PASS], now_s)
+        # Longest ago first, so that each has its turn: also beside many that needn't be repeated.
+        carried_out.sort(key=lambda each: self._watched[each.id].looked_s)
+        urgent, others = _by_urgency(carried_out)
+        await self._repeat([*urgent[:_KICKS_A_PASS], *others[:_OTHERS_A_PASS]], now_s)
         await self._look_at_suspects()
 
     def _remember(self, carried_out: Sequence[LockOut], now_s: float) -> None:
         known = self._watched
         # A restart watches from its own start on: calendar time may have been set meanwhile.
         self._watched = {
-            each.id: known.get(each.id) or _Watched(now_s, now_s) for each in carried_out
+            each.id: known.get(each.id) or _Watched(now_s, now_s, now_s) for each in carried_out
         }
 
     async def _repeat(self, lock_outs: Sequence[LockOut], now_s: float) -> None:
@@ -91,6 +101,7 @@ class LockOuts:
         due = []
         for each in lock_outs:
             watched = self._watched[each.id]
+            watched.looked_s = now_s
             watched_s, rested_s = now_s - watched.since_s, now_s - watched.done_s
             if is_due(each.act, watched_s, rested_s, each.device_id in live):
                 due.append(each)
@@ -134,6 +145,12 @@ class LockOuts:
             # The broker is down for all of them; one says so as well as eight.
             raise failures.exceptions[0] from failures
         return ended
+
+
+def _by_urgency(lock_outs: Sequence[LockOut]) -> tuple[list[LockOut], list[LockOut]]:
+    """Operators' acts, and what can wait; each in the order given."""
+    urgent = [each for each in lock_outs if each.act not in CAN_WAIT]
+    return urgent, [each for each in lock_outs if each.act in CAN_WAIT]
 
 
 def _with_live_certificate(

@@ -8,6 +8,7 @@ from broker.adapters.registry.moments import loaded, loaded_or_none, stored, sto
 from broker.adapters.registry.schema import IS_OPEN, IS_WAITING, LOCK_OUT
 from broker.adapters.registry.session import Part, Row, Upsert
 from broker.core.lifecycle import DeviceInput
+from broker.core.lock_out import CAN_WAIT
 from broker.core.records import LockOut
 from broker.protocol.names import CertificateSerial, DeviceId
 
@@ -16,7 +17,10 @@ _ALL: Final = sa.select(*(column for column in _T.columns if column.name != "pos
 _ONE: Final = _ALL.where(_T.c.id == sa.bindparam("wanted"))
 _OF_DEVICE: Final = _ALL.where(_T.c.device_id == sa.bindparam("wanted")).order_by(_T.c.position)
 _AT_MOST: Final = sa.bindparam("at_most", type_=sa.BigInteger)
-_WAITING: Final = _ALL.where(IS_WAITING).order_by(_T.c.position).limit(_AT_MOST)
+_CAN_WAIT: Final = sa.case(
+    (_T.c.act.in_([sa.literal_column(f"'{act.value}'") for act in sorted(CAN_WAIT)]), 1), else_=0
+)
+_WAITING: Final = _ALL.where(IS_WAITING).order_by(_CAN_WAIT, _T.c.position).limit(_AT_MOST)
 _OPEN: Final = _ALL.where(IS_OPEN).order_by(_T.c.position).limit(_AT_MOST)
 
 SAVE: Final = Upsert(_T, key=("id",), generated=frozenset({"position"}))

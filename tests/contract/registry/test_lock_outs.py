@@ -80,6 +80,28 @@ async def test_what_waits_and_what_is_open_come_oldest_first(members: SqlRegistr
     assert await members.read(lambda tx: tx.open_lock_outs(2)) == [waits, watched]
 
 
+async def test_an_operator_s_act_comes_before_all_that_can_wait(members: SqlRegistry) -> None:
+    passing = [
+        replace(a_lock_out(f"o{number}", number), act=act)
+        for number, act in (
+            (1, DeviceInput.LAPSE),
+            (2, DeviceInput.CONFIRM),
+            (3, DeviceInput.LAPSE),
+        )
+    ]
+    urgent = [
+        replace(a_lock_out(f"u{number}", number), act=act)
+        for number, act in (
+            (1, DeviceInput.REVOKE),
+            (2, DeviceInput.RESUME),
+            (3, DeviceInput.RETIRE),
+        )
+    ]
+    await add(members, *passing, *urgent)
+    assert await members.read(lambda tx: tx.waiting_lock_outs(9)) == [*urgent, *passing]
+    assert await members.read(lambda tx: tx.waiting_lock_outs(4)) == [*urgent, passing[0]]
+
+
 async def test_a_transaction_sees_what_it_has_saved(members: SqlRegistry) -> None:
     def work(tx: WriteTransaction) -> None:
         tx.save_lock_out(a_lock_out())

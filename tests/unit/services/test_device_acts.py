@@ -8,8 +8,9 @@ import pytest
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.lock_out import WATCH_S
 from broker.core.records import EventKind, LockOut, RevocationReason
+from broker.ports import WriteTransaction
 from broker.protocol.codes import Code
-from broker.protocol.names import DeviceId
+from broker.protocol.names import CertificateSerial, DeviceId, SerialNumber
 from broker.services import device_acts
 from broker.services.device_acts import Acted, Effect, Wanted
 from broker.services.lapse import LapseService
@@ -17,6 +18,7 @@ from broker.services.lock_out import LockOuts
 from broker.services.problems import Problem, ProblemCode
 from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
+from tests.support.records import a_fingerprint
 
 LAMP = DeviceId("lamp-A1")
 
@@ -249,3 +251,66 @@ async def test_suspects_without_a_live_certificate_are_thrown_off(
     await lock_outs.watch()
     await lock_outs.watch()
     assert broker.ended == [LAMP]
+
+
+async def crowded(desk: Desk, count: int) -> None:
+    """So many devices whose old certificate's grace is over, and their lock-outs."""
+    lamp, live = await desk.device(), (await desk.certificates())[-1]
+
+    def work(tx: WriteTransaction) -> None:
+        for number in range(count):
+            name, serial = DeviceId(f"other-{number}"), SerialNumber(f"B{number}")
+            tx.save_device(replace(lamp, id=name, serial=serial))
+            certificate = replace(
+                live,
+                serial=CertificateSerial(f"{number:x}"),
+                device_id=name,
+                key_sha256=a_fingerprint(f"key {number}"),
+                certificate_sha256=a_fingerprint(f"certificate {number}"),
+            )
+            tx.save_certificate(certificate)
+            tx.save_lock_out(
+                LockOut(f"s{number}", name, DeviceInput.CONFIRM, (), desk.clock.now(), 0)
+            )
+
+    await desk.registry.write(work)
+
+
+async def test_an_operator_s_act_waits_for_no_sweep(
+    desk: Desk, lock_outs: LockOuts, broker: Broker
+) -> None:
+    await desk.join("A1")
+    await crowded(desk, 500)
+    await act(desk, DeviceInput.REVOKE)
+    in_turn = await desk.read("waiting_lock_outs", 200)
+    await lock_outs.carry_out(in_turn, desk.clock.now())
+    assert broker.ended[0] == LAMP
+    # The next act, which may come at this moment, doesn't wait for all of them either.
+    assert len(broker.ended) == 51
+    while in_turn := await desk.read("waiting_lock_outs", 200):
+        await lock_outs.carry_out(in_turn, desk.clock.now())
+    assert sorted(broker.ended) == sorted([LAMP, *(f"other-{n}" for n in range(500))])
+
+
+async def test_a_sweep_keeps_no_revocation_from_being_repeated(
+    desk: Desk, lock_outs: LockOuts, broker: Broker
+) -> None:
+    # Who holds a handshake back gets into Mosquitto after the CRL; only repetition ends that.
+    await desk.join("A1")
+    await crowded(desk, 600)
+    while in_turn := await desk.read("waiting_lock_outs", 200):
+        await lock_outs.carry_out(in_turn, desk.clock.now())
+    await lock_outs.watch()
+    desk.clock.at += timedelta(seconds=1)
+    await act(desk, DeviceInput.REVOKE)
+    await lock_outs.carry_out(await owed(desk), desk.clock.now())
+    broker.ended.clear()
+    for seconds in range(1, 6):
+        await lock_outs.watch()
+        desk.clock.at += timedelta(seconds=1)
+        assert broker.ended == [LAMP] * (seconds - 1)
+    desk.clock.at += timedelta(seconds=WATCH_S)
+    for _ in range(10):
+        await lock_outs.watch()
+    assert await desk.read("open_lock_outs", 1000) == []
+    assert set(broker.ended) == {LAMP}
