@@ -22,8 +22,12 @@ from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.update_ports import UpdateRepository
 
-BATCH: Final = 500
-"""Assignments that are signed and committed together."""
+BATCH: Final = 2000
+"""Devices that are told in one go."""
+PAGE: Final = 500
+"""Of those who are called back, or whose assignments are renewed, in one transaction."""
+_TOGETHER: Final = 250
+"""Of them, those whose assignments are signed, and committed, together."""
 _HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
 
 
@@ -33,6 +37,15 @@ class _Signed:
 
     given: GivenAssignment
     payload: bytes
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is ready to be written, and when that was decided."""
+
+    signed: Sequence[_Signed]
+    skipped: dict[DeviceId, Skip]
+    at: datetime
 
 
 class Assigner:
@@ -59,8 +72,23 @@ class Assigner:
         """Tells these what the rollout has for them, or skips them; returns how many were told.
 
         Raises:
-            UpdateError: the director's key can't be used; nobody was told.
+            UpdateError: the director's key can't be used; who wasn't told yet stays in the queue.
         """
+        first, *others = _chunks(parts)
+        ready = await self._prepare(rollout, first)
+        told = 0
+        for some in others:
+            # While one chunk is being written, the next is signed.
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    giving = tasks.create_task(self._give(rollout.name, ready))
+                    preparing = tasks.create_task(self._prepare(rollout, some))
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
+            told, ready = told + giving.result(), preparing.result()
+        return told + await self._give(rollout.name, ready)
+
+    async def _prepare(self, rollout: Rollout, parts: Sequence[Part]) -> _Prepared:
         offers = await self._registry.read(lambda view: _offers(view, rollout, parts))
         now = self._clock.now()
         wanted = [
@@ -70,7 +98,12 @@ class Assigner:
         ]
         signed = await self._sign([(each, rollout) for each in wanted])
         skipped = {device: skip for device, _, skip in offers if isinstance(skip, Skip)}
-        told = await self._registry.write(lambda tx: _give(tx, rollout.name, signed, skipped, now))
+        return _Prepared(signed, skipped, now)
+
+    async def _give(self, name: str, ready: _Prepared) -> int:
+        told = await self._registry.write(
+            lambda tx: _give(tx, name, ready.signed, ready.skipped, ready.at)
+        )
         self._on_told()
         return told
 
@@ -101,7 +134,7 @@ class Assigner:
         """Renews what expires soon and still holds; returns how many that were."""
         now = self._clock.now()
         expiring = await self._registry.read(
-            lambda view: view.expiring_assignments(now + RENEW_WITHIN, BATCH)
+            lambda view: view.expiring_assignments(now + RENEW_WITHIN, PAGE)
         )
         if not expiring:
             return 0
@@ -124,6 +157,10 @@ class Assigner:
             text = codec.encode(message(each, rollout, self._sources)).decode()
             signed.append(_Signed(each, codec.encode(self._repository.sign_assignment(text))))
         return signed
+
+
+def _chunks(parts: Sequence[Part]) -> list[Sequence[Part]]:
+    return [parts[begin : begin + _TOGETHER] for begin in range(0, len(parts), _TOGETHER)]
 
 
 def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:

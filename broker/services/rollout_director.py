@@ -26,7 +26,7 @@ from broker.core.rollout_steps import LATE, broken_by, is_finished, opens_next_w
 from broker.core.update_records import Part
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.topics import Desired, desired_topic
-from broker.services.assigning import BATCH, Assigner
+from broker.services.assigning import BATCH, PAGE, Assigner
 from broker.services.rollout_queue import RolloutQueue
 from broker.update_ports import UpdateRepository
 
@@ -125,8 +125,8 @@ class Director:
         code, now = f"rollout_{rollout.state}", self._clock.now()
         queued, flying = await self._registry.read(
             lambda view: (
-                view.parts(rollout.name, [Progress.QUEUED], None, BATCH),
-                view.parts(rollout.name, sorted(IN_FLIGHT), None, BATCH),
+                view.parts(rollout.name, [Progress.QUEUED], None, PAGE),
+                view.parts(rollout.name, sorted(IN_FLIGHT), None, PAGE),
             )
         )
         if queued:
@@ -143,7 +143,7 @@ class Director:
         if looked_s is not None and now_s - looked_s < _LOOK_FOR_GONE_S:
             return
         self._looked_for_gone_s[rollout.name] = now_s
-        gone = await self._registry.read(lambda view: view.gone_parts(rollout.name, BATCH))
+        gone = await self._registry.read(lambda view: view.gone_parts(rollout.name, PAGE))
         if gone:
             now = self._clock.now()
             await self._registry.write(lambda tx: _let_go(tx, gone, now))
