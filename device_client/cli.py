@@ -207,13 +207,19 @@ def _of_software(software: Software) -> dict[str, str | None]:
     pending = f"{software.rollout}, {software.stage}: {', '.join(software.coming)}"
     return {
         "runs": f"{running} (security counter {software.security_counter})",
-        "supported until": _time(software.support_until),
+        "supported": _support(software.support_until),
         "update": pending if software.rollout else None,
         "to report": str(software.unsent_reports) if software.unsent_reports else None,
         "refused": f"{refusal.code} at {_time(refusal.at)}: {refusal.message} {refusal.remedy}"
         if refusal
         else None,
     }
+
+
+def _support(until: datetime | None) -> str | None:
+    if until is None:
+        return None
+    return f"until {_time(until)}{', which is over' if until < utc_now() else ''}"
 
 
 def _proven(report: Report) -> str | None:
