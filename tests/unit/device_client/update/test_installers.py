@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from device_client.errors import ArgumentInvalid
 from device_client.update.assignment import Image
+from device_client.update.build import installer
+from device_client.update.config import Component, Kind
 from device_client.update.installers.command import CommandSlots, Programs
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.installers.mcuboot import McubootSlots, read_image
@@ -289,3 +292,23 @@ class TestMcuboot:
         file.write_bytes(content[:length])
         with pytest.raises(InstallFailed):
             read_image(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Kind.DIRECTORY, DirectorySlots),
+        (Kind.COMMAND, CommandSlots),
+        (Kind.RAUC, RaucSlots),
+        (Kind.MCUBOOT, McubootSlots),
+    ],
+)
+def test_each_installer_is_built(tmp_path: Path, kind: Kind, expected: type) -> None:
+    component = Component(installer=kind, install=("true",), roll_back=("true",))
+    assert type(installer(tmp_path, component)) is expected
+
+
+@pytest.mark.parametrize("kind", [Kind.COMMAND, Kind.MCUBOOT])
+def test_programs_that_are_missing(tmp_path: Path, kind: Kind) -> None:
+    with pytest.raises(ArgumentInvalid, match="needs the programs"):
+        installer(tmp_path, Component(installer=kind, install=("true",)))

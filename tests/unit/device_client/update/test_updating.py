@@ -9,8 +9,10 @@ import pytest
 
 from broker.protocol.updates import AssignedTarget, ImageFacts, Phase
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.health import OnlineCheck
+from device_client.update.installers.directory import DirectorySlots
 from device_client.update.journal import Stage, looked_at
-from tests.support.update_repository import NOW, MadeRepository, assignment, new_signer
+from tests.support.update_repository import NOW, MadeRepository, new_signer
 from tests.support.updating import FACTORY, UpdatingDevice, flashed
 
 IMAGE = b"a better meter, version two"
@@ -386,5 +388,41 @@ class TestClocks:
         assert device.timekeeper.now() <= NOW + timedelta(days=7, minutes=1)
 
 
-def test_assignments_are_what_the_protocol_says() -> None:
-    assert assignment().targets == ()
+async def test_an_image_that_can_not_reach_its_fleet_goes_back_by_itself(
+    device: UpdatingDevice,
+) -> None:
+    payload = device.made.assign(published(device))
+    device.health = OnlineCheck(asyncio.Event(), 0.05)  # type: ignore[assignment]
+    device.start()
+    await device.begin(payload, lambda: bool(device.finals()))
+    assert device.finals() == [(1, Phase.ROLLED_BACK, UpdateCode.HEALTH_TIMED_OUT)]
+    assert device.current() == FACTORY
+
+
+async def test_two_components_go_forward_and_back_together(
+    device: UpdatingDevice, tmp_path: Path
+) -> None:
+    radio = DirectorySlots(tmp_path / "update" / "radio")
+    device.updater.means.installers["radio"] = radio  # type: ignore[index]
+    facts = ImageFacts(component="radio", model="meter", version="3.0", security_counter=0)
+    one = published(device, depends={"radio": "3.0"})
+    two = device.made.add("radio/3.0/image", b"radio waves", facts)
+    device.made.publish()
+    device.health.why = UpdateRefused(UpdateCode.HEALTH_FAILED, "no waves")
+    await device.follow(device.made.assign(one, two))
+    assert device.finals() == [(1, Phase.ROLLED_BACK, UpdateCode.HEALTH_FAILED)]
+    assert device.current() == FACTORY
+    assert not (tmp_path / "update" / "radio" / "current").exists()
+    device.health.why = None
+    await device.follow(device.made.assign(one, two, sequence=2, rollout="again"))
+    assert device.finals()[-1] == (2, Phase.INSTALLED, None)
+    assert (tmp_path / "update" / "radio" / "current" / "image").read_bytes() == b"radio waves"
+    assert device.reports()[-1].running == {PATH: "2.0.0", "radio/3.0/image": "3.0"}
+
+
+async def test_two_images_for_one_component(device: UpdatingDevice) -> None:
+    one = published(device)
+    two = device.made.add("meter/other", b"other")
+    device.made.publish()
+    await device.follow(device.made.assign(one, two))
+    assert device.finals() == [(1, Phase.REFUSED, UpdateCode.TARGET_MISMATCH)]
