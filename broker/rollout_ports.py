@@ -40,8 +40,8 @@ class RolloutReads(Protocol):
     def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
         """The first of the queue whose part has this wave (0 or that of the late joiners)."""
 
-    def count_silent(self, rollout: str, since: datetime) -> int:
-        """How many were told before `since` and haven't said anything yet."""
+    def count_silent(self, rollout: str, among: Sequence[Progress], since: datetime) -> int:
+        """How many stand at one of `among` since before `since`."""
 
     def gone_parts(self, rollout: str, limit: int) -> list[Part]:
         """Those in flight whose device was revoked or has retired."""

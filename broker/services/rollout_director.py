@@ -31,8 +31,8 @@ from broker.services.rollout_queue import RolloutQueue
 from broker.update_ports import UpdateRepository
 
 SILENT_AFTER: Final = timedelta(days=1)
-"""A device that was told so long ago and hasn't said a word is switched off: the next wave doesn't
-wait for it. What it was told still holds."""
+"""A device that hasn't said anything for so long is switched off: the next wave doesn't wait for
+it. What it was told still holds."""
 _STEPS_AT_ONCE: Final = 40
 _LOOK_FOR_GONE_S: Final = 60.0
 EVENTS: Final = {
@@ -169,8 +169,17 @@ def _look(view: ReadTransaction, name: str, now: datetime) -> _Next:
         return _Next(rollout, tuple(view.queued_parts(name, 0, min(most, left.in_waves))))
     if most >= 1 and left.late:
         return _Next(rollout, tuple(view.queued_parts(name, LATE, min(most, left.late))))
-    silent = view.count_silent(name, now - SILENT_AFTER)
+    silent = _count_silent(view, rollout, now - SILENT_AFTER)
     return _Next(rollout, opens_wave=opens_next_wave(rollout, tally, silent))
+
+
+def _count_silent(view: ReadTransaction, rollout: Rollout, since: datetime) -> int:
+    not_before = rollout.timing.not_before
+    # Whoever waits for the window has had one within the day; but a later moment is waited for.
+    switches = [Progress.WAITING] if not_before is None or not_before < since else []
+    return view.count_silent(
+        rollout.name, [Progress.ASSIGNED, Progress.DOWNLOADING, *switches], since
+    )
 
 
 def change(

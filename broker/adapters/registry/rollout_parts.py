@@ -31,7 +31,7 @@ _QUEUE: Final = (
 )
 _SILENT: Final = sa.select(sa.func.count()).where(
     _T.c.rollout == sa.bindparam("wanted"),
-    _T.c.progress == Progress.ASSIGNED.value,
+    _T.c.progress == sa.bindparam("at"),
     _T.c.changed_at < sa.bindparam("since", type_=sa.BigInteger),
 )
 _GONE: Final = (
@@ -114,10 +114,11 @@ class RolloutParts(session.Part):
         wanted = {"wanted": rollout, "in_wave": wave, "at_most": limit}
         return [_part(row) for row in self._session.rows(_QUEUE, wanted)]
 
-    def count_silent(self, rollout: str, since: datetime) -> int:
+    def count_silent(self, rollout: str, among: Sequence[Progress], since: datetime) -> int:
         self._session.flush()
         wanted = {"wanted": rollout, "since": stored(since)}
-        return int(self._session.rows(_SILENT, wanted)[0][0])
+        counts = (self._session.rows(_SILENT, {**wanted, "at": each.value}) for each in among)
+        return sum(int(rows[0][0]) for rows in counts)
 
     def gone_parts(self, rollout: str, limit: int) -> list[Part]:
         query = _GONE.params(wanted=rollout, at_most=limit)

@@ -162,7 +162,9 @@ async def test_the_silent_are_those_who_were_told_and_said_nothing(rolling: SqlR
         a_part(3, Progress.DOWNLOADING, changed_at=told),
     )
     since = NOW - timedelta(hours=1)
-    assert await rolling.read(lambda tx: tx.count_silent("r1", since)) == 1
+    told_only, more = [Progress.ASSIGNED], [Progress.ASSIGNED, Progress.DOWNLOADING]
+    assert await rolling.read(lambda tx: tx.count_silent("r1", told_only, since)) == 1
+    assert await rolling.read(lambda tx: tx.count_silent("r1", more, since)) == 2
 
 
 async def test_those_who_left_the_fleet_are_found(rolling: SqlRegistry) -> None:

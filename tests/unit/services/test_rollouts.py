@@ -93,6 +93,37 @@ async def test_a_wave_doesn_t_wait_for_devices_that_are_switched_off(updates: Up
     assert await updates.told(first[3]) is not None  # and it isn't forgotten
 
 
+@pytest.mark.parametrize("phase", [Phase.DOWNLOADING, Phase.WAITING])
+async def test_a_wave_doesn_t_wait_for_who_fell_silent_on_the_way(
+    updates: UpdateDesk, phase: Phase
+) -> None:
+    await updates.add(*ALL)
+    await updates.push(pace=in_waves(10, 100))
+    await updates.director.advance()
+    first, second = await updates.at(Progress.ASSIGNED)
+    await updates.say(first, Phase.INSTALLED)
+    await updates.say(second, phase)
+    assert await updates.director.advance() == 0
+    updates.desk.clock.at += SILENT_AFTER * 1.1
+    assert await updates.director.advance() == 18
+
+
+async def test_a_moment_to_switch_that_is_still_to_come_is_waited_for(
+    updates: UpdateDesk,
+) -> None:
+    await updates.add(*ALL)
+    in_three_days = updates.desk.clock.at + timedelta(days=3)
+    await updates.push(pace=in_waves(10, 100), timing=Timing(not_before=in_three_days))
+    await updates.director.advance()
+    first, second = await updates.at(Progress.ASSIGNED)
+    await updates.say(first, Phase.INSTALLED)
+    await updates.say(second, Phase.WAITING)
+    updates.desk.clock.at += SILENT_AFTER * 2
+    assert await updates.director.advance() == 0
+    updates.desk.clock.at = in_three_days + SILENT_AFTER * 1.1
+    assert await updates.director.advance() == 18
+
+
 async def test_a_wave_of_which_nobody_has_spoken_opens_no_other(updates: UpdateDesk) -> None:
     await updates.add(*ALL)
     await updates.push(pace=in_waves(20, 100))
