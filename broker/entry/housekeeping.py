@@ -22,7 +22,7 @@ class Chore:
     longest_pause_s: float = _LONGEST_PAUSE_S
     """Between two tries while it fails."""
     wake: asyncio.Event | None = None
-    """Set by whoever has made work for it that shouldn't wait; only heeded while it doesn't fail."""
+    """Set by whoever has made work for it that shouldn't wait; heeded while it doesn't fail."""
 
     async def keep_doing(self) -> None:
         """Works and pauses until cancelled; a failure is logged once until it succeeds again."""

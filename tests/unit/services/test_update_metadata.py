@@ -50,7 +50,7 @@ async def test_everything_is_retained_unchanged_and_the_timestamp_last(
     assert await metadata.bring_up_to_date()
     found = await kept(desk)
     assert found == FIRST
-    assert list(found)[0] == "1.root.json"
+    assert next(iter(found)) == "1.root.json"
     assert list(found)[-2:] == ["1.snapshot.json", "timestamp.json"]
     assert not await metadata.bring_up_to_date()
 
