@@ -30,6 +30,8 @@ from device_client.settings import Timing, default_state_directory
 from device_client.status import Report, Software, StatusFile
 from device_client.timekeeping import Standing, Timekeeper
 
+log = logging.getLogger(__name__)
+
 ResultT = TypeVar("ResultT")
 
 FAILED: Final = 1
@@ -95,7 +97,12 @@ async def _life(store: Keystore, options: argparse.Namespace) -> None:
     # Loaded only where there are updates: a device at rest has little memory.
     from device_client.update import entry
 
-    duty = await on_disk(entry.prepare, store, timekeeper, Timing())
+    try:
+        duty = await on_disk(entry.prepare, store, timekeeper, Timing())
+    except DeviceError as error:
+        # A device that can't be updated is still a member, and can be reached to be mended.
+        log.error("no updates: %s: %s %s", error.stable_code, error, error.remedy)
+        duty = None
     duties = [duty] if duty else []
     await entry.beside(duty, Agent(store, note, duties=duties, timekeeper=timekeeper).run())
 

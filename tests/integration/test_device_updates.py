@@ -1,6 +1,7 @@
 """Real agents update themselves over real brokers: metadata, assignments, blocks, reports."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from broker.app import open_registry
 from broker.core.rollout import Progress, Selection
 from broker.core.rollout_pace import StopRule
 from broker.protocol import codec
+from broker.protocol.bundle import write_bundle
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.updating import update_repository
@@ -117,3 +119,21 @@ async def test_install_and_roll_back(stack: Stack, tmp_path: Path) -> None:
     assert said.running == {"main": "0.9"}
     assert said.unsent_reports == 0
     assert cli.main(["status", "--state", str(tmp_path / "one")]) == 0
+
+
+async def test_a_damaged_configuration_costs_the_updates_and_not_the_membership(
+    stack: Stack, tmp_path: Path
+) -> None:
+    await stack.installation.standard([])
+    await stack.installation.enroll(["A3"])
+    state, bundle = tmp_path / "three", tmp_path / "bundle.json"
+    await asyncio.to_thread(bundle.write_bytes, write_bundle(stack.bundle()))
+    await asyncio.to_thread((state / "update").mkdir, parents=True)
+    await asyncio.to_thread((state / "update" / "device.json").write_bytes, b"{damaged")
+    argv = ("run", "--state", str(state), "--bundle", str(bundle), "--serial", "A3")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "device_client", *argv)
+    try:
+        await eventually(lambda: stack.is_active("A3"), within=30)
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
