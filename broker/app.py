@@ -289,7 +289,7 @@ class Muster:
             return
         # Here, because every command would pay for them with a tenth of a second.
         from broker.entry.http.application import Shown, application
-        from broker.entry.http.server import serving
+        from broker.entry.http.server import Allowed, serving
 
         shown = Shown(
             crl_files={zone: self._home.crl_file(zone) for zone in Zone},
@@ -300,7 +300,8 @@ class Muster:
             },
             clock=self._clock,
         )
-        async with serving(application(shown), wanted.listen, wanted.port) as port:
+        allowed = Allowed(wanted.connections_per_address, wanted.requests_per_second)
+        async with serving(application(shown), wanted.listen, wanted.port, allowed) as port:
             _log.info("http_ready", listen=wanted.listen, port=port)
             yield
 

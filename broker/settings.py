@@ -107,6 +107,10 @@ class HttpSettings(_Section):
     """The address to bind; put a reverse proxy before it where strangers come."""
     port: Port | None = None
     """Serves HTTP at this port when set; 0 lets the system choose (for tests)."""
+    connections_per_address: Annotated[int, Field(ge=1)] = 64
+    """Of 256 for all; behind a reverse proxy everybody has its address."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 200.0
+    """Of all clients together; more wait for their turn, so that no flood holds the service up."""
 
 
 class UpdateSettings(_Section):

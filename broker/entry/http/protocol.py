@@ -3,16 +3,25 @@
 uvicorn bounds a request's head (16 KiB, set in `server`), what it buffers of a body and of an
 answer, and the idle time between two requests. It doesn't bound how many connections wait with a
 request half sent (its own limit of concurrency counts them, and then refuses others), how long a
-request may take to arrive, or how long an answer may take to be read. Here these are bounded.
+request may take to arrive, how long an answer may take to be read, or how many are asked for in a
+second. Here these are bounded.
 """
 
 import asyncio
+from ipaddress import IPv6Network
 from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.entry.http.turns import Turns
+
 MAX_CONNECTIONS: Final = 256
+OF_ONE_ADDRESS: Final = 64
+"""Connections; behind a reverse proxy all have its address."""
+REQUESTS_PER_SECOND: Final = 200.0
+"""Some tenth of a processor. The loop that answers is the one that revokes."""
+REQUESTS_BURST: Final = 50
 REQUEST_S: Final = 10.0
 """From a request's first byte to its last."""
 STALL_S: Final = 120.0
@@ -22,9 +31,11 @@ _IN_HAND: Final = frozenset({h11.IDLE, h11.SEND_BODY})
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection."""
+    """One connection. A server has a subclass of its own, with its `turns`."""
 
+    turns: Turns
     max_connections = MAX_CONNECTIONS
+    of_one_address = OF_ONE_ADDRESS
     request_s = REQUEST_S
     stall_s = STALL_S
 
@@ -32,11 +43,12 @@ class BoundedProtocol(H11Protocol):
         super().__init__(*arguments, **settings)
         self._arriving: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._has_turn = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses one too many at once, and gives the first request its time."""
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.max_connections or self._neighbours() > self.of_one_address:
             transport.abort()
             return
         self._arriving = self.loop.call_later(self.request_s, transport.abort)
@@ -48,6 +60,18 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state not in _IN_HAND:
             self._has_arrived()
+
+    def handle_events(self) -> None:
+        """Goes on with what has arrived; a new request waits for its turn."""
+        is_new = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        if is_new and not self._has_turn:
+            self._has_turn = self.turns.ask(self, self._begin)
+            if not self._has_turn:
+                self.flow.pause_reading()
+                return
+        super().handle_events()
+        if self.conn.their_state is not h11.IDLE:
+            self._has_turn = False
 
     def pause_writing(self) -> None:
         """The client reads slower than it's sent to."""
@@ -62,9 +86,29 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended, whoever did it."""
+        self.turns.leave(self)
         self._has_arrived()
         super().connection_lost(exc)
         self._goes_on()
+
+    def _neighbours(self) -> int:
+        """How many connections have this one's address, itself among them."""
+        own = address_of(self.client)
+        return sum(
+            isinstance(each, BoundedProtocol) and address_of(each.client) == own
+            for each in self.connections
+        )
+
+    def _begin(self) -> None:
+        """It's its turn."""
+        if self.transport.is_closing():
+            return
+        self._has_turn = True
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        self.handle_events()
+        if self.conn.their_state not in _IN_HAND:
+            self._has_arrived()
 
     def _has_arrived(self) -> None:
         if self._arriving is not None:
@@ -75,3 +119,10 @@ class BoundedProtocol(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+
+def address_of(client: tuple[str, int] | None) -> str | None:
+    """Who is at the other end. Of IPv6 the half that names a network: a client has all of it."""
+    if client is None or ":" not in client[0]:
+        return client and client[0]
+    return str(IPv6Network((client[0].partition("%")[0], 64), strict=False))

@@ -6,12 +6,19 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from broker.entry.http.protocol import BoundedProtocol
+from broker.entry.http.protocol import (
+    OF_ONE_ADDRESS,
+    REQUESTS_BURST,
+    REQUESTS_PER_SECOND,
+    BoundedProtocol,
+)
+from broker.entry.http.turns import Turns
 
 _HEAD: Final = 16_384
 _IDLE_S: Final = 15
@@ -32,6 +39,16 @@ class HttpListenError(Exception):
         self.remedy = "set another http.listen or http.port in muster.toml"
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What clients may ask of the server."""
+
+    of_one_address: int = OF_ONE_ADDRESS
+    """Connections of one client at once."""
+    per_second: float = REQUESTS_PER_SECOND
+    """Requests of all clients together; more wait for their turn."""
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +57,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, host: str, port: int, allowed: Allowed = Allowed()
+) -> AsyncIterator[int]:
     """Serves `app` while the block runs, at the port that is given to it; 0 lets the system choose.
 
     Connections that are open at the end have 2 s to finish.
@@ -50,7 +69,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         ExceptionGroup: what ended the server, or the block.
     """
     listener = await asyncio.to_thread(_listener, host, port)
-    server = _Server(_config(app))
+    server = _Server(_config(app, allowed))
     with listener:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))
@@ -63,10 +82,14 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
                 connection.transport.abort()
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, allowed: Allowed) -> uvicorn.Config:
+    class Protocol(BoundedProtocol):
+        turns = Turns(allowed.per_second, REQUESTS_BURST)
+        of_one_address = allowed.of_one_address
+
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from broker.entry.http.protocol import BoundedProtocol
-from broker.entry.http.server import HttpListenError, serving
+from broker.entry.http import server
+from broker.entry.http.protocol import BoundedProtocol, address_of
+from broker.entry.http.server import Allowed, HttpListenError, serving
 from tests.support.http import ask
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -56,9 +57,9 @@ async def port() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def connection(
-    port: int,
+    port: int, own: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(own, 0))
     try:
         yield reader, writer
     finally:
@@ -165,6 +166,72 @@ async def test_places_come_free_again(port: int, monkeypatch: pytest.MonkeyPatch
 
     for _ in range(5):
         await eventually(is_served)
+
+
+async def test_one_address_leaves_places_for_the_others() -> None:
+    async with (
+        serving(PAGES, "127.0.0.1", 0, Allowed(of_one_address=2)) as port,
+        connection(port) as (first, writer),
+        connection(port),
+    ):
+        writer.write(WHOLE)
+        await first.readuntil(b"hello")
+        async with connection(port) as (third, _):
+            await ended(third)
+        async with connection(port, "127.0.0.2") as (other, others):
+            others.write(WHOLE)
+            await other.readuntil(b"hello")
+
+
+def test_of_ipv6_a_network_is_an_address() -> None:
+    found = [
+        address_of(("2001:db8::1", 1)),
+        address_of(("2001:db8::ffff:2", 9)),
+        address_of(("2001:db8:0:1::1", 1)),
+        address_of(("fe80::1%eth0", 1)),
+        address_of(("192.0.2.1", 1)),
+        address_of(None),
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 5
+
+
+async def test_a_flood_of_requests_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUESTS_BURST", 3)
+    monkeypatch.setattr(BoundedProtocol, "request_s", 0.5)
+    begun = []
+
+    async def counted(_: Request) -> Response:
+        begun.append(1)
+        return PlainTextResponse("hello")
+
+    pages = Starlette(routes=[Route("/", counted)])
+    async with (
+        serving(pages, "127.0.0.1", 0, Allowed(per_second=0.001)) as port,
+        connection(port) as (first, writer),
+        connection(port) as (second, other),
+    ):
+        writer.write(WHOLE * 100)
+        for _ in range(3):
+            await first.readuntil(b"hello")
+        other.write(WHOLE)
+        await ended(second)
+    assert len(begun) == 3
+
+
+async def test_who_waits_has_its_turn_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUESTS_BURST", 1)
+    async with serving(PAGES, "127.0.0.1", 0, Allowed(per_second=100)) as port:
+
+        async def asks() -> None:
+            async with connection(port) as (reader, writer), asyncio.timeout(10):
+                writer.write(WHOLE * 5)
+                for _ in range(5):
+                    await reader.readuntil(b"hello")
+
+        async with connection(port) as (_, writer):
+            writer.write(WHOLE * 100)  # and goes away
+        await asyncio.gather(*(asks() for _ in range(4)))
 
 
 async def test_a_head_that_is_too_long_is_refused(port: int) -> None:
