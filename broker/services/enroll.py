@@ -57,7 +57,9 @@ class EnrollService:
             kind, device = EventKind.CLAIM_ACCEPTED, self._member(tx, context, decision, asked, now)
             self._give_back(tx, device, decision, now)
             certificate = self._issue(tx, origin, decision, asked, now)
-        tx.add_event(_event(kind, origin, device, certificate, now))
+        is_repeat = kind is EventKind.CLAIM_REPEATED
+        if not is_repeat or self._issuing.is_noted(certificate, self._clock.monotonic()):
+            tx.add_event(_event(kind, origin, device, certificate, now))
         topic = topics.claim_topic(origin, Operation.ENROLL)
         return self._issuing.answer(tx, Zone.CLAIM, topic, request_id, certificate, now)
 

@@ -4,12 +4,14 @@ The same for a claim, a renewal and a recovery: only the decision before it diff
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from broker.core.certificate_profile import Profile, validity
 from broker.core.csr import VerifiedCsr
 from broker.core.lifecycle import CertificateState
+from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Certificate, Reply
 from broker.ports import IssuingAuthority, WriteTransaction
 from broker.protocol import codec, topics
@@ -17,6 +19,9 @@ from broker.protocol.messages import Endpoint, EnrollAccepted, TrustBundle
 from broker.protocol.names import ClaimName, DeviceId
 from broker.protocol.topics import Outcome
 from broker.protocol.zones import Zone
+
+_REPEATS: Final = 10
+_REPEATS_A_SECOND: Final = 1 / 60
 
 
 @dataclass
@@ -50,6 +55,13 @@ class Issuing:
     confirm_within: timedelta
     """How long a certificate stands that hasn't been proven."""
     new_id: Callable[[], str]
+    repeats: TokenBuckets = field(default_factory=lambda: TokenBuckets(_REPEATS_A_SECOND, _REPEATS))
+    """Used inside transactions alone, which is by one thread."""
+
+    def is_noted(self, certificate: Certificate, monotonic_s: float) -> bool:
+        """Whether that it's given once more gets a line of the audit log, which never ends: the
+        first times do, then one a minute."""
+        return not self.repeats.take(certificate.serial, monotonic_s)
 
     def issue(self, tx: WriteTransaction, asked: Asked, now: datetime) -> Certificate:
         """A new certificate, unproven yet."""

@@ -64,7 +64,9 @@ class RecoverService:
             refused.serial = context.member.device.serial if context.member else None
             raise
         certificate = give_successor(tx, self._issuing, decision, csr, None, now)
-        tx.add_event(_event(origin, context, decision, certificate, now))
+        is_repeat = isinstance(decision, Repeat)
+        if not is_repeat or self._issuing.is_noted(certificate, self._clock.monotonic()):
+            tx.add_event(_event(origin, context, decision, certificate, now))
         topic = topics.claim_topic(origin, Operation.RECOVER)
         return self._issuing.answer(tx, Zone.CLAIM, topic, request_id, certificate, now)
 

@@ -43,7 +43,9 @@ class RenewService:
         decision = decide_renew(member, csr, tx.newest_of_key(csr.key_sha256), now)
         order = _given_order(tx, origin, request.order)
         certificate = give_successor(tx, self._issuing, decision, csr, order, now)
-        tx.add_event(_event(decision, certificate, now))
+        is_repeat = isinstance(decision, Repeat)
+        if not is_repeat or self._issuing.is_noted(certificate, self._clock.monotonic()):
+            tx.add_event(_event(decision, certificate, now))
         topic = topics.device_topic(origin, Operation.RENEW)
         return self._issuing.answer(tx, Zone.FLEET, topic, request.request_id, certificate, now)
 

@@ -306,3 +306,16 @@ async def test_a_certificate_never_outlives_its_authority(desk: Desk) -> None:
     _, issuer = x509.load_pem_x509_certificates(answer.certificate_chain.encode())
     assert answer.not_after == issuer.not_valid_after_utc
     assert authority().chain_pem in answer.certificate_chain
+
+
+async def test_asking_again_without_end_leaves_a_bounded_log(desk: Desk) -> None:
+    key = fresh_key()
+    for _ in range(100):
+        await desk.enroll("A1", key)
+    kinds = [event.kind for event in await desk.events()]
+    assert kinds.count(EventKind.CLAIM_REPEATED) == 10
+    desk.clock.at += timedelta(minutes=1)
+    await desk.enroll("A1", key)
+    await desk.enroll("A1", key)
+    kinds = [event.kind for event in await desk.events()]
+    assert kinds.count(EventKind.CLAIM_REPEATED) == 11

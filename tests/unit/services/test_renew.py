@@ -80,13 +80,13 @@ async def test_an_order_that_was_never_given_is_not_followed(desk: Desk, order: 
 
 async def test_a_device_s_key_makes_no_certificates_without_end(desk: Desk) -> None:
     await desk.join("A1")
-    for _ in range(SUCCESSORS_A_DAY):
-        last = await renew(desk, key := fresh_key())
+    keys = [fresh_key() for _ in range(SUCCESSORS_A_DAY)]
+    answers = [await renew(desk, key) for key in keys]
     with pytest.raises(Refused) as refused:
         await renew(desk, fresh_key())
     assert (refused.value.code, refused.value.retry_after_s) == (Code.RATE_LIMITED, 3600)
-    again = await renew(desk, key)
-    assert accepted(again).certificate_chain == accepted(last).certificate_chain
+    again = await renew(desk, keys[-1])
+    assert accepted(again).certificate_chain == accepted(answers[-1]).certificate_chain
     assert len(await desk.certificates()) == 1 + SUCCESSORS_A_DAY
     desk.clock.at += timedelta(days=1)
     await renew(desk, fresh_key())
@@ -310,3 +310,12 @@ async def test_an_expired_old_certificate_is_out_without_any_grace(desk: Desk) -
     await desk.confirm("lamp-A1", newest.certificate_sha256)
     superseded_one, _ = await desk.certificates()
     assert not superseded_one.is_live(desk.clock.at)
+
+
+async def test_renewing_again_without_end_leaves_a_bounded_log(desk: Desk) -> None:
+    await desk.join("A1")
+    key = fresh_key()
+    for _ in range(50):
+        await renew(desk, key)
+    kinds = [event.kind for event in await desk.events()]
+    assert kinds.count(EventKind.RENEWAL_REPEATED) == 10
