@@ -11,6 +11,7 @@ from broker.protocol import limits
 from device_client.disk import on_disk
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.delegations import speaking_for
+from device_client.update.finishing import to_its_end
 from device_client.update.metadata import TargetFile, Targets
 from device_client.update.store import MetadataStore, file_name
 from device_client.update.trusted import MAX_TIMESTAMP, Trusted
@@ -46,7 +47,7 @@ class Repository:
             UpdateRefused: some of it isn't to be trusted, or isn't there.
             StateUnusable: what is trusted can't be kept.
         """
-        trusted = await on_disk(self.recall, now)
+        trusted = await to_its_end(on_disk(self.recall, now))
         await self._follow_roots(trusted)
         trusted.check_root()
         await self._renew_timestamp(trusted)
@@ -98,14 +99,14 @@ class Repository:
             if data is None:
                 return
             trusted.update_root(data)
-            await on_disk(self._store.write_former_keys, dict(trusted.former))
-            await on_disk(self._store.write, "root", data)
+            await to_its_end(on_disk(self._store.write_former_keys, dict(trusted.former)))
+            await to_its_end(on_disk(self._store.write, "root", data))
 
     async def _renew_timestamp(self, trusted: Trusted) -> None:
         await self._recalled("timestamp", trusted.recall_timestamp)
         data = await self._needed("timestamp", None, MAX_TIMESTAMP)
         if trusted.update_timestamp(data):
-            await on_disk(self._store.write, "timestamp", data)
+            await to_its_end(on_disk(self._store.write, "timestamp", data))
 
     async def _renew_snapshot(self, trusted: Trusted) -> None:
         if await self._recalled("snapshot", trusted.recall_snapshot):
@@ -115,7 +116,7 @@ class Repository:
         version = meta.version if trusted.root.consistent_snapshot else None
         data = await self._needed("snapshot", version, meta.length)
         trusted.update_snapshot(data)
-        await on_disk(self._store.write, "snapshot", data)
+        await to_its_end(on_disk(self._store.write, "snapshot", data))
 
     async def _targets(self, trusted: Trusted, role: str, delegator: str) -> Targets:
         """A targets role's metadata, from memory, the disk or the source."""
@@ -130,12 +131,12 @@ class Repository:
         version = meta.version if trusted.root.consistent_snapshot else None
         data = await self._needed(role, version, meta.length)
         targets = trusted.update_targets(role, delegator, data)
-        await on_disk(self._store.write, role, data)
+        await to_its_end(on_disk(self._store.write, role, data))
         return targets
 
     async def _recalled(self, role: str, use: Callable[[bytes], _UsedT]) -> _UsedT | None:
         """What `use` makes of the kept file; none when there's none or it holds no more."""
-        data = await on_disk(self._store.read, role)
+        data = await to_its_end(on_disk(self._store.read, role))
         if data is None:
             return None
         try:

@@ -9,6 +9,7 @@ from typing import Final
 from broker.protocol.updates import AssignedTarget
 from device_client import durable
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.finishing import to_its_end
 
 _PART: Final = 1 << 18
 
@@ -45,13 +46,13 @@ class FileSink:
                 UpdateCode.IMAGE_TOO_LONG,
                 f"{self._target.path} goes on after its {self._target.length} bytes.",
             )
-        await asyncio.to_thread(_append, self._path, data)
+        await to_its_end(asyncio.to_thread(_append, self._path, data))
         self._hash.update(data)
         self._position += len(data)
 
     async def restart(self) -> None:
         """Begins anew."""
-        await asyncio.to_thread(durable.remove, self._path)
+        await to_its_end(asyncio.to_thread(durable.remove, self._path))
         self._hash = hashlib.sha256()
         self._position = 0
         self._resumed = False
@@ -67,7 +68,7 @@ class FileSink:
         """
         whole = self._position == self._target.length
         if not whole or self._hash.hexdigest() != self._target.sha256:
-            await asyncio.to_thread(durable.remove, self._path)
+            await to_its_end(asyncio.to_thread(durable.remove, self._path))
             if self._resumed:
                 raise UpdateRefused(
                     UpdateCode.IMAGE_CHANGED, f"{self._target.path} changed while it was fetched."
@@ -75,11 +76,11 @@ class FileSink:
             raise UpdateRefused(
                 UpdateCode.IMAGE_WRONG, f"What came isn't the {self._target.path} that was signed."
             )
-        await asyncio.to_thread(_sync, self._path)
+        await to_its_end(asyncio.to_thread(_sync, self._path))
         await verify(self._path, self._target)
 
     async def _take_up(self) -> None:
-        self._position = await asyncio.to_thread(_hash_into, self._hash, self._path)
+        self._position = await to_its_end(asyncio.to_thread(_hash_into, self._hash, self._path))
         self._resumed = self._position > 0
         if self._position > self._target.length:
             await self.restart()
@@ -99,9 +100,9 @@ async def verify(path: Path, target: AssignedTarget) -> None:
         UpdateRefused: IMAGE_TAMPERED.
     """
     found = hashlib.sha256()
-    length = await asyncio.to_thread(_hash_into, found, path)
+    length = await to_its_end(asyncio.to_thread(_hash_into, found, path))
     if (length, found.hexdigest()) != (target.length, target.sha256):
-        await asyncio.to_thread(durable.remove, path)
+        await to_its_end(asyncio.to_thread(durable.remove, path))
         raise UpdateRefused(
             UpdateCode.IMAGE_TAMPERED, f"{target.path} isn't in storage as it was written."
         )

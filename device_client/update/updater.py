@@ -23,6 +23,7 @@ from device_client.update.assignment import (
     check_fit,
 )
 from device_client.update.codes import PASSING, UpdateCode, UpdateRefused
+from device_client.update.finishing import to_its_end
 from device_client.update.health import HealthCheck
 from device_client.update.installers.port import Installer
 from device_client.update.journal import WITHDRAWABLE, Journal, Stage, State
@@ -176,8 +177,8 @@ class Updater:
         """
         try:
             async with self._writing:
-                state = await asyncio.to_thread(
-                    lambda: self.journal.change(step(self.journal.state))
+                state = await to_its_end(
+                    asyncio.to_thread(lambda: self.journal.change(step(self.journal.state)))
                 )
         except OSError as error:
             raise UpdateRefused(

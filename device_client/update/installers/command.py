@@ -11,6 +11,7 @@ from pathlib import Path
 from device_client import durable
 from device_client.update import commands
 from device_client.update.assignment import Image
+from device_client.update.finishing import to_its_end
 from device_client.update.installers.port import InstallFailed, free_bytes
 
 Argv = tuple[str, ...]
@@ -41,7 +42,7 @@ class CommandSlots:
 
     async def staging(self, image: Image) -> Path:
         """As `Installer` says."""
-        return await asyncio.to_thread(staged_in, self._directory, image)
+        return await to_its_end(asyncio.to_thread(staged_in, self._directory, image))
 
     async def room(self) -> int:
         """As `Installer` says; of the slots themselves the programs know."""
@@ -54,12 +55,12 @@ class CommandSlots:
     async def switch(self, image: Image) -> None:
         """As `Installer` says."""
         await self._run(self._programs.switch, image)
-        await asyncio.to_thread(self._remember, image)
+        await to_its_end(asyncio.to_thread(self._remember, image))
 
     async def runs(self, image: Image) -> bool:
         """As `Installer` says."""
         if self._programs.active is None:
-            return await asyncio.to_thread(self._switched) == image.target.sha256
+            return await to_its_end(asyncio.to_thread(self._switched)) == image.target.sha256
         said = await self._run(self._programs.active, image)
         return said.strip() in (image.target.sha256, image.facts.version)
 
@@ -67,12 +68,12 @@ class CommandSlots:
         """As `Installer` says."""
         await self._run(self._programs.commit, image)
         file = await self.staging(image)
-        await asyncio.to_thread(durable.remove, file)
+        await to_its_end(asyncio.to_thread(durable.remove, file))
 
     async def roll_back(self, image: Image) -> None:
         """As `Installer` says."""
         await self._run(self._programs.roll_back, image)
-        await asyncio.to_thread(durable.remove, self._directory / "switched")
+        await to_its_end(asyncio.to_thread(durable.remove, self._directory / "switched"))
 
     async def _run(self, argv: Argv | None, image: Image, file: Path | None = None) -> str:
         if argv is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from device_client import durable
 from device_client.update.assignment import Image
+from device_client.update.finishing import to_its_end
 from device_client.update.installers.port import InstallFailed, free_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DirectorySlots:
 
     async def staging(self, image: Image) -> Path:
         """As `Installer` says; slots that nothing points at make room."""
-        return await asyncio.to_thread(self._staging, image)
+        return await to_its_end(asyncio.to_thread(self._staging, image))
 
     async def room(self) -> int:
         """As `Installer` says."""
@@ -48,11 +49,11 @@ class DirectorySlots:
 
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says; a plain file is moved, an archive unpacked by the `data` filter."""
-        await asyncio.to_thread(self._install, image, file)
+        await to_its_end(asyncio.to_thread(self._install, image, file))
 
     async def switch(self, image: Image) -> None:
         """As `Installer` says."""
-        await asyncio.to_thread(self._switch, image)
+        await to_its_end(asyncio.to_thread(self._switch, image))
 
     async def runs(self, image: Image) -> bool:
         """As `Installer` says."""
@@ -60,11 +61,11 @@ class DirectorySlots:
 
     async def commit(self, image: Image) -> None:
         """As `Installer` says; what ran before stays until the next image needs the room."""
-        await asyncio.to_thread(durable.remove, self._incoming)
+        await to_its_end(asyncio.to_thread(durable.remove, self._incoming))
 
     async def roll_back(self, image: Image) -> None:
         """As `Installer` says; without anything before, nothing is selected."""
-        await asyncio.to_thread(self._roll_back, image)
+        await to_its_end(asyncio.to_thread(self._roll_back, image))
 
     def _staging(self, image: Image) -> Path:
         for directory in (self._directory, self._slots, self._incoming):

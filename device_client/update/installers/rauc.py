@@ -13,6 +13,7 @@ import msgspec
 from device_client import durable
 from device_client.update import commands
 from device_client.update.assignment import Image
+from device_client.update.finishing import to_its_end
 from device_client.update.installers.command import staged_in
 from device_client.update.installers.port import InstallFailed, free_bytes
 
@@ -34,7 +35,7 @@ class RaucSlots:
 
     async def staging(self, image: Image) -> Path:
         """As `Installer` says."""
-        return await asyncio.to_thread(staged_in, self._directory, image)
+        return await to_its_end(asyncio.to_thread(staged_in, self._directory, image))
 
     async def room(self) -> int:
         """As `Installer` says."""
@@ -43,7 +44,9 @@ class RaucSlots:
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says; RAUC checks its own signature, too, and selects the slot."""
         booted = await self._booted()
-        await asyncio.to_thread(durable.replace_file, self._directory / _BEFORE, booted.encode())
+        await to_its_end(
+            asyncio.to_thread(durable.replace_file, self._directory / _BEFORE, booted.encode())
+        )
         await self._run("install", str(file))
 
     async def switch(self, image: Image) -> None:
@@ -52,7 +55,9 @@ class RaucSlots:
     async def runs(self, image: Image) -> bool:
         """As `Installer` says: another slot was booted than before the installation."""
         try:
-            before = await asyncio.to_thread((self._directory / _BEFORE).read_text, "utf-8")
+            before = await to_its_end(
+                asyncio.to_thread((self._directory / _BEFORE).read_text, "utf-8")
+            )
         except FileNotFoundError:
             return False
         return await self._booted() != before
@@ -61,7 +66,7 @@ class RaucSlots:
         """As `Installer` says."""
         await self._run("status", "mark-good", "booted")
         for name in (_BEFORE, image.target.sha256):
-            await asyncio.to_thread(durable.remove, self._directory / name)
+            await to_its_end(asyncio.to_thread(durable.remove, self._directory / name))
 
     async def roll_back(self, image: Image) -> None:
         """As `Installer` says."""

@@ -135,11 +135,12 @@ async def test_a_newer_assignment_interrupts_a_download(device: UpdatingDevice) 
     first, second = device.made.add("one", b"one"), device.made.add("two", b"two")
     device.made.publish()
     broker.publish(device.made)
-    cancelled: list[str] = []
+    begun, cancelled = asyncio.Event(), list[str]()
 
     async def fetch(target: AssignedTarget, sink: FileSink) -> None:
         if target.path == "one":
             try:
+                begun.set()
                 await asyncio.Event().wait()
             finally:
                 cancelled.append(target.path)
@@ -147,7 +148,8 @@ async def test_a_newer_assignment_interrupts_a_download(device: UpdatingDevice) 
 
     async with performing(device, broker, fetch):
         broker.retain(DESIRED, device.made.assign(first))
-        await eventually(lambda: device.updater.state.stage is Stage.DOWNLOADING)
+        await eventually(begun.is_set)
+        assert device.updater.state.stage is Stage.DOWNLOADING
         broker.retain(DESIRED, device.made.assign(second, sequence=2, rollout="summer"))
         await eventually(lambda: len(device.finals()) == 2)
     assert cancelled == ["one"]

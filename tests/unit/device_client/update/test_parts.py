@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from broker.protocol.names import DeviceId
 from device_client.errors import ArgumentInvalid, StateUnusable
 from device_client.update import canonical, commands, config
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.finishing import to_its_end
 from device_client.update.health import Both, CommandCheck, OnlineCheck
 from device_client.update.journal import NEXT, Journal, Stage, State, StepInvalid, Work
 from device_client.update.restarting import NoRestart, Reboot, ServiceRestart
@@ -220,3 +222,24 @@ def test_nested_too_deep() -> None:
         value = [value]
     with pytest.raises(UpdateRefused):
         canonical.encode(value)
+
+
+async def test_a_step_on_the_disk_is_waited_for_by_who_is_cancelled() -> None:
+    """Else the next step would write the same file at the same time."""
+    may_end, done = threading.Event(), list[str]()
+
+    def step() -> None:
+        may_end.wait(10)
+        done.append("step")
+
+    task = asyncio.create_task(to_its_end(asyncio.to_thread(step)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["step"]
