@@ -112,3 +112,11 @@ class UpdateRepository(Protocol):
 
     def lapsing(self, now: datetime) -> list[Lapse]:
         """The roles that somebody has to sign anew soon, the most urgent first."""
+
+    def unusable_keys(self) -> list[UpdateError]:
+        """For each online role that can't be signed for: why, and what to do. Keys that need a
+        passphrase which wasn't given count as usable.
+
+        Raises:
+            UpdateError: REPOSITORY_DAMAGED or FILE_UNREADABLE.
+        """

@@ -207,11 +207,7 @@ class UpdateDesk:
 
     def _require_staged(self, found: _Open) -> None:
         if not found.staged:
-            raise UpdateError(
-                UpdateCode.NOTHING_STAGED,
-                "nothing is staged",
-                "begin with 'muster update add', 'renew' or 'rotate-root'",
-            )
+            raise nothing_staged()
 
 
 @dataclass(frozen=True)
@@ -238,6 +234,15 @@ class ExportedStaging:
             return made
 
 
+def nothing_staged() -> UpdateError:
+    """There is nothing to sign or to publish."""
+    return UpdateError(
+        UpdateCode.NOTHING_STAGED,
+        "nothing is staged",
+        "begin with 'muster update add', 'renew' or 'rotate-root'",
+    )
+
+
 def new_key(path: Path, algorithm: str, passphrase: bytes | None) -> Key:
     """Makes a key file (0600), and its public half beside it (`.pub`).
 
@@ -259,13 +264,13 @@ def public_key(path: Path) -> Key:
 
 
 def needs_passphrase(reference: str) -> bool:
-    """Whether a private key is an encrypted file.
+    """Whether a private key is an encrypted file, or in a token that asks for a PIN.
 
     Raises:
         UpdateError: FILE_UNREADABLE.
     """
     if keys.is_uri(reference):
-        return False
+        return keys.wants_pin(reference)
     with translated():
         return b"ENCRYPTED" in read_file(Path(reference))  # RFC 7468, 11
 

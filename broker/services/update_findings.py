@@ -22,10 +22,12 @@ def examine_updates(repository: UpdateRepository, now: datetime) -> list[Finding
         if not repository.files():
             return []
         lapses, targets = repository.lapsing(now), repository.targets()
+        unusable = repository.unusable_keys()
     except UpdateError as error:
         message = f"It can't be read: {error} ({error.code})."
         return [Finding(Level.ERROR, "updates", "update repository", message, error.remedy)]
-    findings = [lapse_finding(lapse, now) for lapse in lapses]
+    findings = [_key_finding(error) for error in unusable]
+    findings += [lapse_finding(lapse, now) for lapse in lapses]
     if not findings:
         message = f"Signed and fresh, with {len(targets):,} images."
         findings = [Finding(Level.OK, "updates", "update repository", message)]
@@ -41,6 +43,16 @@ def lapse_finding(lapse: Lapse, now: datetime) -> Finding:
         return Finding(Level.ERROR, "updates", lapse.role, message, remedy)
     message = f"It expires at {at}; devices refuse every update from then on."
     return Finding(Level.WARNING, "updates", lapse.role, message, remedy)
+
+
+def _key_finding(error: UpdateError) -> Finding:
+    """That the service can't sign: nothing is told to devices, or they'll soon refuse all."""
+    message = f"{_capital(str(error))}: the service can't sign, and soon devices refuse updates."
+    return Finding(Level.ERROR, "updates", "online key", message, f"{_capital(error.remedy)}.")
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _examine_support(targets: list[PublishedTarget], now: datetime) -> Iterator[Finding]:

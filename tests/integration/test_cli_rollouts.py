@@ -78,6 +78,9 @@ def test_what_makes_no_sense_is_refused(operator: Operator) -> None:
         ["--all", "--percent", "10,5"],
         ["--all", "--window", "25:00-26:00"],
         ["--all", "--deadline", "soon"],
+        ["--all", "--deadline", "2020-01-01T00:00"],
+        ["--all", "--deadline", "3000000d"],
+        ["--all", "--deadline", "1d", "--not-before", "2d"],
         ["--all", "--abort-above", "120%"],
     ):
         assert operator("update", "push", IMAGE, *wrong).status == 2, wrong

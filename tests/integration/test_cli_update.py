@@ -124,6 +124,13 @@ def test_nothing_is_signed_unseen(ready: Operator, monkeypatch: pytest.MonkeyPat
     assert "[signatures_missing]" in ready("update", "publish").err
 
 
+def test_with_nothing_to_sign_nobody_is_asked(ready: Operator) -> None:
+    outcome = ready(*[word for word in sign(ready, "targets-1.key") if word != "--yes"])
+    assert outcome.status == 1
+    assert "[nothing_staged]" in outcome.err
+    assert "Sign this?" not in outcome.err
+
+
 def test_root_is_rotated(ready: Operator) -> None:
     keys = ready.folder / "keys"
     ready.succeeds("update", "key", "new", keys / "root-4.key", "--no-passphrase")
@@ -153,7 +160,7 @@ def test_an_image_is_revoked_by_its_file(ready: Operator) -> None:
 
 def test_support_that_has_ended_is_seen_everywhere(ready: Operator) -> None:
     ended = ("--support-until", "2020-12-31", "--contact", "mailto:security@example.com")
-    ready.succeeds(*add(ready, *ended))
+    assert "support is over already" in ready.succeeds(*add(ready, *ended)).err
     ready.succeeds(*sign(ready, "targets-1.key"))
     ready.succeeds("update", "publish")
     status = ready.succeeds("update", "status")
@@ -166,6 +173,7 @@ def test_support_that_has_ended_is_seen_everywhere(ready: Operator) -> None:
     ("more", "code"),
     [
         (("--depends", "radio"), ""),
+        (("--contact", "the boss"), ""),
         (("--depends", "main=1.0"), "image_invalid"),
         (("--path", "other/1/x"), "image_invalid"),
         (("--hw-rev", "a b"), "image_invalid"),

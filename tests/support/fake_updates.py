@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import ImageFacts, KeySignature, SignedAssignment
-from broker.update_ports import Lapse, PublishedTarget
+from broker.update_ports import Lapse, PublishedTarget, UpdateError
 from tests.support.records import a_fingerprint
 
 KEY_ID = a_fingerprint("director")
@@ -55,6 +55,9 @@ class FakeRepository:
         return SignedAssignment(
             assignment=text, signatures=(KeySignature(keyid=KEY_ID, signature=signature),)
         )
+
+    def unusable_keys(self) -> list[UpdateError]:
+        return []
 
     def lapsing(self, now: datetime) -> list[Lapse]:
         """Nothing does."""

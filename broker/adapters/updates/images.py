@@ -98,7 +98,7 @@ def _readable(path: Path) -> BinaryIO:
     except OSError as error:
         raise UpdateError(
             UpdateCode.FILE_UNREADABLE,
-            f"{path} can't be read: {error.strerror}",
+            f"'{path}' can't be read: {error.strerror}",
             "check its name and who may read it",
         ) from error
 

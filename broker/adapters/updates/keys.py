@@ -15,6 +15,7 @@ from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import (
     SIGNER_FOR_URI_SCHEME,
     CryptoSigner,
+    HSMSigner,
     Key,
     Signer,
     SSlibKey,
@@ -28,6 +29,13 @@ from broker.update_ports import UpdateCode, UpdateError
 ED25519: Final = "ed25519"
 P256: Final = "p256"
 ALGORITHMS: Final = (ED25519, P256)
+_OFFLINE_REMEDIES: Final = {
+    AuthorityCode.FILE_MISSING: "check its name, and that its medium is there",
+    AuthorityCode.PASSPHRASE_MISSING: "sign at a terminal, which asks, or name a file that holds "
+    "it with --key-passphrase-file",
+    AuthorityCode.PASSPHRASE_WRONG: "check the passphrase; if it's right, take the key's other "
+    "copy",
+}
 _PROBE: Final = b"muster-key-probe-v1\n"
 
 
@@ -65,7 +73,7 @@ def read_public(path: Path) -> SSlibKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise AuthorityError(
             AuthorityCode.FILE_MALFORMED,
-            f"{path} holds no public key in PEM",
+            f"'{path}' holds no public key in PEM",
             "name the .pub file; 'muster update key new' writes it beside the private one",
         ) from error
     if not isinstance(key, ed25519.Ed25519PublicKey) and not _is_p256(key):
@@ -86,33 +94,74 @@ def open_file(path: Path, passphrase: bytes | None) -> CryptoSigner:
     return CryptoSigner(key, SSlibKey.from_crypto(public))
 
 
+def open_offline(path: Path, passphrase: bytes | None) -> CryptoSigner:
+    """The private key in a file on a medium; what is wrong with it is said for the one who signs.
+
+    Raises:
+        AuthorityError: as `read_key`.
+    """
+    try:
+        return open_file(path, passphrase)
+    except AuthorityError as error:
+        message, remedy = error.message, _OFFLINE_REMEDIES.get(error.code, error.remedy)
+        if _is_public(path):
+            message = f"{path} is the public half of a key"
+            remedy = "name the private one, without .pub"
+        raise AuthorityError(error.code, message, remedy) from error
+
+
+def _is_public(path: Path) -> bool:
+    try:
+        return b"BEGIN PUBLIC KEY" in read_file(path)  # RFC 7468, 13
+    except AuthorityError:
+        return False
+
+
 def is_uri(reference: str) -> bool:
     """Whether a key is named by one of securesystemslib's URIs, such as `hsm:`."""
     return reference.partition(":")[0] in SIGNER_FOR_URI_SCHEME
 
 
-def open_uri(uri: str, candidates: Iterable[Key]) -> Signer:
+def wants_pin(reference: str) -> bool:
+    """Whether the key is in a token that asks for a PIN."""
+    return reference.partition(":")[0] == HSMSigner.SCHEME
+
+
+def open_uri(uri: str, candidates: Iterable[Key], pin: bytes | None) -> Signer:
     """The key behind a URI: which of `candidates` it is shows by a signature that verifies.
 
+    A token that refuses is asked no second time: after a few wrong PINs it locks itself.
+
     Raises:
-        UpdateError: KEY_MISSING.
+        UpdateError: KEY_MISSING, or KEY_UNUSABLE without the PIN that a token asks for.
     """
+    if wants_pin(uri) and pin is None:
+        raise UpdateError(
+            UpdateCode.KEY_UNUSABLE,
+            f"the PIN of {uri} wasn't given",
+            "sign at a terminal, which asks, or name a file that holds it with "
+            "--key-passphrase-file",
+        )
     reason = "it belongs to none of the keys that could sign"
     for key in candidates:
         try:
-            signer = Signer.from_priv_key_uri(uri, key)
-            key.verify_signature(signer.sign(_PROBE), _PROBE)
-        except UnverifiedSignatureError:
-            continue
+            signer = Signer.from_priv_key_uri(uri, key, lambda _: (pin or b"").decode())
         except Exception as error:  # each kind of signer has errors of its own
             reason = f"{type(error).__name__}: {error}"
             continue
+        try:
+            key.verify_signature(signer.sign(_PROBE), _PROBE)
+        except UnverifiedSignatureError:
+            continue
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            break
         return signer
     raise UpdateError(
         UpdateCode.KEY_MISSING,
         f"{uri} can't sign: {reason}",
-        "see that the token is plugged in, that securesystemslib's extra for it is installed, and "
-        "that root.json lists its public key",
+        "see that the token is plugged in, that the PIN is right, that securesystemslib's extra "
+        "for it is installed, and that root.json lists its public key",
     )
 
 

@@ -13,6 +13,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.key_files import write_key
+from broker.adapters.updates.failures import translated
 from broker.adapters.updates.keys import generate, open_file
 from broker.adapters.updates.layout import UpdateFolders
 from broker.adapters.updates.metadata import damaged
@@ -54,6 +55,22 @@ def online_signers(
             f"restore it from your backup, or run 'muster update rotate-root --new-online {role}'",
         )
     return signers
+
+
+def why_unusable(
+    folders: UpdateFolders, role: str, keyids: Iterable[str], passphrase: bytes | None
+) -> UpdateError | None:
+    """Why nothing can be signed for an online role; None when it can be, as far as can be told
+    without a passphrase."""
+    try:
+        with translated():
+            online_signers(folders, role, keyids, passphrase)
+    except UpdateError as error:
+        cause = error.__cause__
+        if isinstance(cause, AuthorityError) and cause.code is AuthorityCode.PASSPHRASE_MISSING:
+            return None
+        return error
+    return None
 
 
 def forget_keys(folders: UpdateFolders, keep: Collection[str]) -> None:

@@ -15,7 +15,7 @@ from broker.adapters.updates.layout import UpdateFolders, consistent_name
 from broker.adapters.updates.lifetimes import read_lifetimes
 from broker.adapters.updates.locking import held
 from broker.adapters.updates.metadata import image_of
-from broker.adapters.updates.online import DIRECTOR, director_of, online_signers
+from broker.adapters.updates.online import DIRECTOR, director_of, online_signers, why_unusable
 from broker.adapters.updates.published import Published, load_published, state_in_force
 from broker.adapters.updates.publishing import Publisher, needs_refresh
 from broker.core.metadata_lifetime import Lifetimes, is_lapsing
@@ -116,6 +116,21 @@ class HomeUpdateRepository:
             if is_lapsing(expires, read.lifetimes.of(role), now)
         ]
         return sorted(lapses, key=lambda lapse: lapse.expires)
+
+    def unusable_keys(self) -> list[UpdateError]:
+        """See `UpdateRepository`."""
+        read = self._current()
+        if read is None:
+            return []
+        root = read.state.root.signed
+        directors, _ = director_of(root)
+        keyids = {role: root.roles[role].keyids for role in ("snapshot", "timestamp")}
+        found = []
+        for role, ids in (keyids | {DIRECTOR: directors}).items():
+            error = why_unusable(self._folders, role, ids, self._passphrase)
+            if error is not None:
+                found.append(error)
+        return found
 
     def _directors(self, read: _Read) -> list[CryptoSigner]:
         with self._lock:

@@ -113,16 +113,16 @@ def open_signers(
     """The private keys that were named.
 
     Raises:
-        UpdateError: KEY_MISSING.
+        UpdateError: KEY_MISSING, KEY_UNUSABLE.
         AuthorityError: a file can't be read or opened.
     """
     candidates: dict[str, Key] = {}
     for role in staged.named():
         candidates |= signing_keys(role, published, staged)
     return [
-        keys.open_uri(each.reference, candidates.values())
+        keys.open_uri(each.reference, candidates.values(), each.passphrase)
         if keys.is_uri(each.reference)
-        else keys.open_file(Path(each.reference), each.passphrase)
+        else keys.open_offline(Path(each.reference), each.passphrase)
         for each in references
     ]
 

@@ -1,7 +1,8 @@
 """What is staged: changed by commands, carried to the offline keys and back."""
 
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tuf.api.metadata import TargetFile
 from broker.adapters.updates.drafts import Drafting, revoke_target, revoked_targets, stage_model
 from broker.adapters.updates.images import measure, stage_image
 from broker.adapters.updates.layout import UpdateFolders
-from broker.adapters.updates.metadata import image_of, target_of
+from broker.adapters.updates.metadata import image_of, model_role, target_of
 from broker.adapters.updates.roles import Roles, load_roles, save_roles
 from broker.adapters.updates.signatures import merge
 from broker.core.image_policy import Image, ImageRefused, Objection, admit
@@ -27,6 +28,21 @@ _REMEDIES = {
     Objection.INVALID: "correct what is said of the image",
     Objection.EXISTS: "give the image a version of its own",
     Objection.COUNTER_TOO_LOW: "raise it, or say --allow-lower-counter if no device ran the former",
+}
+_ONLY_STAGED = (
+    "it is staged, not published: if it was added wrongly, run 'muster update discard', which "
+    "forgets all that is staged, and add it again; else give this one a version of its own"
+)
+_NAME_RULE = "is made of 1 to 64 letters, digits, '-' and '_'"
+_VERSION_RULE = "is one to four numbers and perhaps a pre-release, such as 1.4, 2026.06 or 2.0-rc.1"
+_RULES = {
+    "$.model": f"a model {_NAME_RULE}",
+    "$.component": f"a component {_NAME_RULE}",
+    "$.hw_revs[0]": f"a hardware revision {_NAME_RULE}",
+    "$.version": f"a version {_VERSION_RULE}",
+    "$.min_source_version": f"the oldest source version {_VERSION_RULE}",
+    "$.depends[...]": f"a version that it depends on {_VERSION_RULE}",
+    "$.security_counter": "a security counter is a number from 0 to 2,147,483,648",
 }
 
 
@@ -82,13 +98,16 @@ def add_image(drafting: Drafting, folders: UpdateFolders, new: NewImage) -> Role
         OSError: the file can't be copied.
     """
     facts = _checked(new.facts)
+    content = measure(new.file)
     path = _checked_path(new.path or _default_path(facts, new.file.name), facts.model)
     if new.sbom is not None:
         sbom = _checked_path(f"{path.rpartition('/')[0]}/{new.sbom.name}", facts.model)
         facts = replace(facts, sbom=sbom)
-    image = Image(path, measure(new.file).sha256, facts)
+    image = Image(path, content.sha256, facts)
     draft = drafting.model(facts.model)
-    _admit(image, draft.signed.targets.values(), new.allow_lower_counter)
+    published = drafting.published.models.get(model_role(facts.model))
+    in_force = {} if published is None else published.signed.targets
+    _admit(image, draft.signed.targets, in_force, new.allow_lower_counter)
     if path in revoked_targets(draft.signed):
         raise _refused(Objection.EXISTS, f"{path} was revoked")
     content = stage_image(folders, new.file, path)
@@ -122,7 +141,7 @@ def revoke_image(drafting: Drafting, named: str, reason: str) -> tuple[Roles, li
         return stage_model(drafting, model, draft), paths
     raise UpdateError(
         UpdateCode.IMAGE_UNKNOWN,
-        f"no target is named {named}",
+        f"no target is named '{named}'",
         "give its path or its SHA-256; 'muster update status' lists them",
     )
 
@@ -159,7 +178,7 @@ def load_exported(folder: Path) -> tuple[Roles, Roles]:
     if not staged:
         raise UpdateError(
             UpdateCode.NOTHING_STAGED,
-            f"{folder} holds nothing to sign",
+            f"'{folder}' holds nothing to sign",
             "name a folder that 'muster update export-staging' made",
         )
     return load_roles(folder / "published"), staged
@@ -188,7 +207,13 @@ def _checked(facts: ImageFacts) -> ImageFacts:
         plain = msgspec.json.encode(facts)
         return msgspec.json.decode(plain, type=ImageFacts)
     except msgspec.ValidationError as error:
-        raise _refused(Objection.INVALID, str(error)) from error
+        raise _refused(Objection.INVALID, _in_words(str(error))) from error
+
+
+def _in_words(said: str) -> str:
+    """What the operator can do something with, where a pattern says it to programs."""
+    field = re.sub(r"\[\d+\]", "[0]", said.rpartition("`$")[2].rstrip("`"))
+    return _RULES.get(f"${field}", said) if "length" not in said else said
 
 
 def _default_path(facts: ImageFacts, name: str) -> str:
@@ -201,7 +226,11 @@ def _checked_path(path: str, model: str) -> str:
     try:
         msgspec.convert(path, TargetPath)
     except msgspec.ValidationError as error:
-        raise _refused(Objection.INVALID, f"{path!r} can't be a target's path: {error}") from error
+        message = (
+            f"{path!r} can't be a target's path: it is folders and a file's name of letters, "
+            "digits and '_.+-', none beginning with '.', '+' or '-'"
+        )
+        raise _refused(Objection.INVALID, message) from error
     parts = path.split("/")
     if parts[0] != model or len(parts) not in (3, 4):
         raise _refused(
@@ -210,12 +239,31 @@ def _checked_path(path: str, model: str) -> str:
     return path
 
 
-def _admit(image: Image, targets: Iterable[TargetFile], allow_lower_counter: bool) -> None:
-    others = [other for target in targets if (other := image_of(target)) is not None]
+def _admit(
+    image: Image,
+    targets: Mapping[str, TargetFile],
+    published: Mapping[str, TargetFile],
+    allow_lower_counter: bool,
+) -> None:
     try:
-        admit(image, others, allow_lower_counter=allow_lower_counter)
+        admit(image, _images(targets), allow_lower_counter=allow_lower_counter)
     except ImageRefused as error:
+        if error.objection is Objection.EXISTS and _is_admitted(image, published):
+            raise UpdateError(UpdateCode.IMAGE_EXISTS, str(error), _ONLY_STAGED) from error
         raise _refused(error.objection, str(error)) from error
+
+
+def _is_admitted(image: Image, published: Mapping[str, TargetFile]) -> bool:
+    """Whether what is published alone would bear the image."""
+    try:
+        admit(image, _images(published), allow_lower_counter=True)
+    except ImageRefused:
+        return False
+    return True
+
+
+def _images(targets: Mapping[str, TargetFile]) -> list[Image]:
+    return [image for target in targets.values() if (image := image_of(target)) is not None]
 
 
 def _drop_bill(targets: dict[str, TargetFile], image: Image | None) -> None:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from broker.entry.cli.output import say
+from broker.entry.cli.output import note, say
 from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import show_staged
 from broker.protocol.updates import ImageFacts
 from broker.updating import NewImage
 
 _DAY = "%Y-%m-%d"
+_CONTACTS = ("mailto:", "https://")
 
 
 def add(
@@ -52,6 +53,8 @@ def add(
     ] = False,
 ) -> None:
     """Stage an image: copied and hashed, and written into its model's role for signing."""
+    if contact is not None and not contact.startswith(_CONTACTS):
+        raise typer.BadParameter("give mailto:… or https://…", param_hint="--contact")
     facts = ImageFacts(
         component=component,
         model=model,
@@ -66,6 +69,12 @@ def add(
     )
     new = NewImage(image, facts, path, sbom, allow_lower_counter)
     show_staged(update_desk_of(context).add(new))
+    if facts.support_until is not None and facts.support_until <= datetime.now(UTC):
+        note(
+            "Its support is over already, as devices and 'muster doctor' will say. If that isn't "
+            "meant: 'muster update discard', and add it again.",
+            "yellow",
+        )
 
 
 def revoke(

@@ -30,7 +30,8 @@ KeyPassphraseOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--key-passphrase-file",
-        help="A file whose one line opens the key; one for all keys, or one each in their order.",
+        help="A file whose one line opens the key, or is its token's PIN; one for all keys, or "
+        "one each in their order.",
     ),
 ]
 NoPassphraseOption = Annotated[
@@ -96,7 +97,7 @@ def _opened_by(key: str, passphrase: bytes | None) -> bytes | None:
     if not needs_passphrase(key):
         return None
     if passphrase is None and sys.stdin.isatty():
-        text: str = typer.prompt(f"Passphrase of {key}", hide_input=True, err=True)
+        text: str = typer.prompt(f"Passphrase or PIN of {key}", hide_input=True, err=True)
         return text.encode()
     return passphrase
 

@@ -99,7 +99,7 @@ def push(
         paths=tuple(images),
         selection=_selection(device or [], group, everyone),
         pace=_pace(per_minute, wave, percent),
-        timing=Timing(_moment(not_before, now), _moment(deadline, now), _window(window)),
+        timing=_timing(not_before, deadline, window, now),
         stop=_stop(abort_above, abort_after),
         keep_open=keep_open,
         again=again,
@@ -224,10 +224,25 @@ def _moment(text: str | None, now: datetime) -> datetime | None:
         return None
     try:
         return now + parse_duration(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is no moment; write one {WHEN}") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _timing(
+    not_before: str | None, deadline: str | None, window: str | None, now: datetime
+) -> Timing:
+    begin, end = _moment(not_before, now), _moment(deadline, now)
+    if end is not None and end <= now:
+        # It would have every device switch at once, window or not.
+        raise typer.BadParameter(
+            f"{end:%Y-%m-%dT%H:%MZ} is past; to switch at once leave it and --window out",
+            param_hint="--deadline",
+        )
+    if begin is not None and end is not None and end < begin:
+        raise typer.BadParameter("it is before --not-before", param_hint="--deadline")
+    return Timing(begin, end, _window(window))

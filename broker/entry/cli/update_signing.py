@@ -9,7 +9,7 @@ from broker.entry.cli.output import note, say
 from broker.entry.cli.update_keys import KeyPassphraseOption, key_references
 from broker.entry.cli.update_options import YesOption, update_desk_of
 from broker.entry.cli.update_shown import announce_published, show_staged
-from broker.updating import ExportedStaging
+from broker.updating import ExportedStaging, nothing_staged
 
 
 def sign(
@@ -26,6 +26,8 @@ def sign(
     """Sign what is staged, after showing what it is. Signatures add up: everybody signs alone."""
     place = update_desk_of(context) if staging is None else ExportedStaging(staging)
     shown = place.staged()
+    if not shown:
+        raise nothing_staged()
     show_staged(shown, whole=True)
     if not yes:
         typer.confirm("Sign this?", abort=True, err=True)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from broker.adapters.ca.home import MusterHome
+from broker.adapters.ca.key_files import read_key, write_key
 from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.keys import ALGORITHMS
 from broker.adapters.updates.locking import held
@@ -136,6 +137,32 @@ def test_a_key_that_is_gone_is_named(workshop: Workshop) -> None:
     workshop.desk.rotate_root(RootChange(new_online=["timestamp"]), "ed25519")
     workshop.sign("root-1", "root-2")
     workshop.desk.publish()
+
+
+@pytest.mark.parametrize("role", ["snapshot", "timestamp", "director"])
+def test_doctor_says_at_once_that_an_online_key_is_gone(workshop: Workshop, role: str) -> None:
+    """Not days later, when devices begin to refuse."""
+    repository, now = update_repository(workshop.home, None), workshop.clock.now()
+    assert repository.unusable_keys() == []
+    (key,) = workshop.desk.folders.keys.glob(f"{role}-*")
+    key.chmod(0o644)
+    (exposed,) = examine_updates(repository, now)
+    assert exposed.level is Level.ERROR
+    key.unlink()
+    (gone,) = examine_updates(repository, now)
+    assert gone.level is Level.ERROR
+    assert f"--new-online {role}" in gone.remedy
+
+
+def test_doctor_without_the_passphrase_does_not_call_closed_keys_broken(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    for key in workshop.desk.folders.keys.glob("*.key"):
+        signing = read_key(key)
+        key.unlink()
+        write_key(key, signing, b"secret")
+    assert update_repository(workshop.home, None).unusable_keys() == []
+    assert update_repository(workshop.home, b"secret").unusable_keys() == []
+    assert len(update_repository(workshop.home, b"wrong").unusable_keys()) == 3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -1,17 +1,33 @@
 """Staging: what is refused, whose signatures are needed, what travels to the offline keys."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import (
+    SIGNER_FOR_URI_SCHEME,
+    CryptoSigner,
+    Key,
+    SecretsHandler,
+    Signature,
+)
 
 from broker.adapters.updates.ceremonies import KeySet, RootChange
+from broker.adapters.updates.keys import new_key_file, open_file
 from broker.adapters.updates.metadata import model_role
 from broker.core.metadata_lifetime import Lifetimes
 from broker.protocol.updates import ImageFacts
 from broker.update_ports import UpdateCode, UpdateError
-from broker.updating import ExportedStaging, KeyReference, NewImage, UpdateDesk, update_repository
+from broker.updating import (
+    ExportedStaging,
+    KeyReference,
+    NewImage,
+    UpdateDesk,
+    needs_passphrase,
+    update_repository,
+)
 from tests.support.update_workshop import MODEL, Workshop, make_workshop
 
 
@@ -85,7 +101,35 @@ def test_what_is_published_stands_against_what_is_added(workshop: Workshop) -> N
 
 def test_what_is_staged_stands_against_what_is_added(workshop: Workshop) -> None:
     workshop.add("2.0.0", b"one")
-    assert refused(lambda: workshop.add("2.0.0", b"other")) is UpdateCode.IMAGE_EXISTS
+    with pytest.raises(UpdateError) as caught:
+        workshop.add("2.0.0", b"other")
+    assert caught.value.code is UpdateCode.IMAGE_EXISTS
+    assert "muster update discard" in caught.value.remedy
+
+
+def test_a_version_that_was_published_is_spent(workshop: Workshop) -> None:
+    workshop.publish_image("2.0.0", b"one")
+    with pytest.raises(UpdateError) as caught:
+        workshop.add("2.0.0", b"other")
+    assert "discard" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"version": "1.4.x"}, "a version is one to four numbers"),
+        ({"depends": {"radio": "new"}}, "depends on is one to four numbers"),
+        ({"model": "a b"}, "a model is made of"),
+        ({"hw_revs": ("A", "b c")}, "a hardware revision is made of"),
+        ({"security_counter": 1 << 40}, "2,147,483,648"),
+        ({"path": "meter/1/.x"}, "letters, digits"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(
+    workshop: Workshop, facts: dict[str, str], words: str
+) -> None:
+    with pytest.raises(UpdateError, match=re.escape(words)):
+        workshop.desk.add(new_image(workshop, **facts))
 
 
 def test_a_revoked_image_does_not_come_back(workshop: Workshop) -> None:
@@ -331,6 +375,62 @@ def test_a_key_is_named_by_a_uri(workshop: Workshop) -> None:
     assert need.signed == (workshop.keyid("targets-2"),)
     wrong = KeyReference(f"file2:{workshop.keys / 'root-1'}")
     assert refused(lambda: workshop.desk.sign([wrong], shown)) is UpdateCode.KEY_MISSING
+
+
+def test_a_token_is_asked_with_its_pin_and_never_twice_with_a_wrong_one(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token locks itself after a few wrong PINs; there are two keys that it might hold."""
+    pins: list[str] = []
+
+    class Token(CryptoSigner):
+        """A key behind a PIN."""
+
+        @classmethod
+        def from_priv_key_uri(
+            cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
+        ) -> "Token":
+            assert secrets_handler is not None
+            pins.append(secrets_handler("pin"))
+            found = open_file(workshop.keys / "targets-2", None)
+            return cls(found._private_key, found.public_key)
+
+        def sign(self, payload: bytes) -> Signature:
+            if pins[-1] != "1234":
+                raise ValueError("the PIN is wrong")
+            return super().sign(payload)
+
+    monkeypatch.setitem(SIGNER_FOR_URI_SCHEME, "hsm", Token)
+    workshop.add()
+    shown = workshop.desk.staged()
+
+    def sign_by(pin: bytes | None) -> object:
+        return workshop.desk.sign([KeyReference("hsm:2", pin)], shown)
+
+    assert needs_passphrase("hsm:2")
+    assert refused(lambda: sign_by(None)) is UpdateCode.KEY_UNUSABLE
+    assert refused(lambda: sign_by(b"0000")) is UpdateCode.KEY_MISSING
+    assert pins == ["0000"]
+    sign_by(b"1234")
+    (need,) = workshop.desk.staged()[0].needs
+    assert need.signed == (workshop.keyid("targets-2"),)
+
+
+def test_what_is_wrong_with_an_offline_key_is_said_to_who_signs(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    workshop.add()
+    new_key_file(workshop.keys / "closed", "ed25519", b"secret")
+
+    def remedy(name: str, passphrase: bytes | None = None) -> str:
+        key, shown = KeyReference(str(workshop.keys / name), passphrase), workshop.desk.staged()
+        with pytest.raises(UpdateError) as caught:
+            workshop.desk.sign([key], shown)
+        return caught.value.remedy
+
+    assert "medium" in remedy("lost")
+    assert "--key-passphrase-file" in remedy("closed")
+    assert "other copy" in remedy("closed", b"wrong")
+    assert "private" in remedy("targets-1.pub")
 
 
 def test_who_is_not_delegated_to_cannot_be_published(workshop: Workshop) -> None:
