@@ -5,6 +5,7 @@ A request proves possession of a key and nothing else. Its name is compared, nev
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,6 +30,11 @@ _UNREADABLE = (
 )
 
 
+_MAX_BESIDES_KEY: Final = 1_024
+"""Bytes of a request besides its key. Hundreds of names, each short, would take the time of fifty
+requests to read."""
+
+
 @dataclass(frozen=True)
 class VerifiedCsr:
     """A request whose signature was made by the key that it holds."""
@@ -47,10 +53,14 @@ def verify_csr(pem: str) -> VerifiedCsr:
     """The verified request in `pem`, whose size the caller has bounded.
 
     Raises:
-        Refused: CSR_MALFORMED, KEY_NOT_ALLOWED, CSR_SIGNATURE_INVALID or CSR_CA_REQUESTED.
+        Refused: CSR_MALFORMED (also for more than 1 KiB besides the key), KEY_NOT_ALLOWED,
+            CSR_SIGNATURE_INVALID or CSR_CA_REQUESTED.
     """
     csr = _parse(pem)
     key, key_type = _key_of(csr)
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if len(csr.tbs_certrequest_bytes) > len(spki) + _MAX_BESIDES_KEY:
+        raise Refused(Code.CSR_MALFORMED, "Ask for fewer names and attributes.")
     _check_signature(csr)
     try:
         extensions = csr.extensions

@@ -9,6 +9,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core import csr
 from broker.core.csr import VerifiedCsr, fingerprint_of_key, verify_csr
 from broker.core.keys import KeyType
 from broker.protocol import limits
@@ -268,3 +269,15 @@ def test_any_text_is_refused(text: str) -> None:
 
 def test_the_largest_sensible_request_is_within_the_limit() -> None:
     assert len(named_csr(private_key("rsa-4096"), "x" * 64)) < limits.MAX_CSR / 4
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa-3072"])
+def test_hundreds_of_names_are_refused_unread(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unread(*_: object) -> None:
+        raise AssertionError("was read")
+
+    names = [(NameOID.COMMON_NAME, "a")]
+    assert isinstance(verify_or_code(csr_pem(private_key(kind), names * 40)), VerifiedCsr)
+    monkeypatch.setattr(csr, "_check_signature", unread)
+    monkeypatch.setattr(csr, "_names_of", unread)
+    assert verify_or_code(csr_pem(private_key(kind), names * 300)) is Code.CSR_MALFORMED
