@@ -5,13 +5,14 @@ from typing import Final
 
 from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr
-from broker.core.lifecycle import DeviceState
+from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate
 from broker.core.successor import Member, Succeed, decide_successor
 from broker.protocol.codes import Code, Refused
 
 MEMBERS: Final = {DeviceState.ACTIVE, DeviceState.ROTATING}
 """Who lives on a proven certificate."""
+_NEXT_SWEEP_S: Final = 60
 
 
 def decide_renew(
@@ -26,8 +27,8 @@ def decide_renew(
         now: the calendar time.
 
     Raises:
-        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_UNCONFIRMED, DEVICE_BLOCKED, or as
-            `decide_successor` says.
+        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_UNCONFIRMED, DEVICE_BLOCKED, RATE_LIMITED while an
+            old certificate waits for its revocation, or as `decide_successor` says.
     """
     if member is None:
         raise Refused(Code.CERTIFICATE_UNKNOWN)
@@ -35,4 +36,29 @@ def decide_renew(
         raise Refused(Code.CERTIFICATE_UNCONFIRMED)
     if member.device.state not in MEMBERS:
         raise Refused(Code.DEVICE_BLOCKED)
-    return decide_successor(member, csr, key_certificate, now)
+    decision = decide_successor(member, csr, key_certificate, now)
+    if isinstance(decision, Succeed) and any(_has_outlived(c, now) for c in member.certificates):
+        # Brokers vouch for the name, not for the certificate: this may be who copied the old key.
+        raise Refused(
+            Code.RATE_LIMITED,
+            "The certificate before this one is about to be revoked; renew after that.",
+            retry_after_s=_NEXT_SWEEP_S,
+        )
+    return decision
+
+
+def lingering(member: Member, now: datetime) -> Certificate | None:
+    """A superseded certificate in its grace, by which the renewal may have been asked for, too."""
+    in_grace = [c for c in member.certificates if _is_old(c) and c.is_live(now)]
+    return in_grace[-1] if in_grace else None
+
+
+def _has_outlived(certificate: Certificate, now: datetime) -> bool:
+    """Whether its grace is over, and the sweep that revokes it is still to come."""
+    until = certificate.grace_until
+    return _is_old(certificate) and until is not None and until <= now < certificate.not_after
+
+
+def _is_old(certificate: Certificate) -> bool:
+    was_proven = certificate.confirmed_at is not None
+    return certificate.state is CertificateState.SUPERSEDED and was_proven

@@ -5,7 +5,8 @@ from datetime import datetime
 from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr, verify_csr
 from broker.core.records import Certificate, Event, EventKind, Reply
-from broker.core.renew_policy import decide_renew
+from broker.core.renew_policy import decide_renew, lingering
+from broker.core.successor import Succeed
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import topics
 from broker.protocol.messages import RenewRequest
@@ -43,9 +44,10 @@ class RenewService:
         decision = decide_renew(member, csr, tx.newest_of_key(csr.key_sha256), now)
         order = _given_order(tx, origin, request.order)
         certificate = give_successor(tx, self._issuing, decision, csr, order, now)
+        old = lingering(member, now) if member else None
         is_repeat = isinstance(decision, Repeat)
         if not is_repeat or self._issuing.is_noted(certificate, self._clock.monotonic()):
-            tx.add_event(_event(decision, certificate, now))
+            tx.add_event(_event(decision, certificate, old, now))
         topic = topics.device_topic(origin, Operation.RENEW)
         return self._issuing.answer(tx, Zone.FLEET, topic, request.request_id, certificate, now)
 
@@ -59,13 +61,19 @@ def _given_order(view: ReadTransaction, origin: DeviceOrigin, claimed: int | Non
     return claimed if last is not None and claimed <= last else None
 
 
-def _event(decision: object, certificate: Certificate, now: datetime) -> Event:
-    is_repeat = isinstance(decision, Repeat)
-    order = certificate.rotation_order
+def _event(
+    decision: Succeed | Repeat, certificate: Certificate, old: Certificate | None, now: datetime
+) -> Event:
     detail = f"certificate {certificate.serial}"
+    if certificate.rotation_order is not None:
+        detail += f", order {certificate.rotation_order}"
+    if old is not None:
+        detail += f"; while {old.serial} is in its grace: did the device lose its newer one,"
+        detail += " or was its old key copied?"
+    is_repeat = isinstance(decision, Repeat)
     return Event(
         at=now,
         kind=EventKind.RENEWAL_REPEATED if is_repeat else EventKind.RENEWAL_ACCEPTED,
         device_id=certificate.device_id,
-        detail=detail if order is None else f"{detail}, order {order}",
+        detail=detail,
     )

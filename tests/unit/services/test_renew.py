@@ -319,3 +319,34 @@ async def test_renewing_again_without_end_leaves_a_bounded_log(desk: Desk) -> No
         await renew(desk, key)
     kinds = [event.kind for event in await desk.events()]
     assert kinds.count(EventKind.RENEWAL_REPEATED) == 10
+
+
+async def test_an_old_key_can_t_renew_beyond_its_grace(desk: Desk) -> None:
+    # The sweep that revokes it may take a minute, and brokers vouch for the name alone.
+    await desk.open_group(a_group(rotation_grace=timedelta()), None)
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    with pytest.raises(Refused) as refused:
+        await renew(desk, fresh_key())
+    assert (refused.value.code, refused.value.retry_after_s) == (Code.RATE_LIMITED, 60)
+    assert await desk.superseding.revoke_superseded() == 1
+    await renew(desk, fresh_key())
+
+
+async def test_a_renewal_within_a_grace_is_conspicuous(desk: Desk) -> None:
+    first = await desk.join("A1")
+    await rotate(desk, fresh_key())
+    await renew(desk, fresh_key())
+    event = (await desk.events())[-1]
+    assert event.kind is EventKind.RENEWAL_ACCEPTED
+    assert f"while {first.serial} is in its grace" in (event.detail or "")
+
+
+async def test_what_expired_in_its_grace_keeps_nobody_from_renewing(desk: Desk) -> None:
+    group = a_group(rotation_grace=timedelta(days=2), certificate_lifetime=timedelta(days=1))
+    await desk.open_group(group, None)
+    await desk.join("A1")
+    desk.clock.at += timedelta(hours=20)
+    await rotate(desk, fresh_key())
+    desk.clock.at += timedelta(hours=10)
+    await renew(desk, fresh_key())
