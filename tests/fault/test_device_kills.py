@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import pytest_asyncio
 
 from broker.protocol.bundle import write_bundle
 from broker.settings import BrokerKind
+from tests.fault.conftest import Kept
 from tests.support.fleets import Fleet
 from tests.support.stack import Plan, Stack, running_stack
 
@@ -50,14 +52,20 @@ def over_brokers() -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("stack", "step"), cases, indirect=["stack"], ids=str)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
+    request: pytest.FixtureRequest, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
     """One installation for all steps."""
-    async with running_stack(tmp_path_factory.mktemp("stack"), Plan(request.param)) as running:
-        await running.installation.standard([])
-        yield running
+
+    @asynccontextmanager
+    async def installed() -> AsyncIterator[Stack]:
+        plan = Plan(request.param)
+        async with running_stack(tmp_path_factory.mktemp("stack"), plan) as running:
+            await running.installation.standard([])
+            yield running
+
+    return await kept.get(request.param, installed)
 
 
 async def claim(stack: Stack, serial: str, place: Path, step: str = "none:0") -> tuple[int, str]:

@@ -14,13 +14,12 @@ import pytest_asyncio
 
 from broker.core.lifecycle import DeviceInput
 from broker.protocol.zones import Zone
-from broker.settings import BrokerKind
+from tests.fault.conftest import SITES, plan_of
 from tests.fault.dying_revocation import KEPT
 from tests.fault.dying_service import CRL_STEPS
 from tests.support.acting import act, is_admitted, is_complete, joined, lock_outs
 from tests.support.peers import peer
-from tests.support.postgres import PostgresCluster
-from tests.support.stack import Plan, Stack, prepared_stack
+from tests.support.stack import Stack, prepared_stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,21 +28,12 @@ STEPS: Final = (*CRL_STEPS, *KEPT)
 _numbers = itertools.count(1)
 
 
-@pytest_asyncio.fixture(
-    params=["embedded-sqlite", "mosquitto-sqlite", "mosquitto-postgresql"],
-    scope="module",
-    loop_scope="module",
-)
+@pytest_asyncio.fixture(params=SITES, scope="module", loop_scope="module")
 async def stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     """One installation for all steps; it runs between them."""
-    kind, _, database = request.param.partition("-")
-    url = "sqlite:///registry.db"
-    if database == "postgresql":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        url = cluster.new_database()
-    plan = Plan(BrokerKind(kind), url, in_process=False)
+    plan = plan_of(request.param, request)
     async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
         await prepared.installation.standard([])
         await prepared.start_service()

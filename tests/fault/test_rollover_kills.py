@@ -9,7 +9,8 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest_asyncio
 from broker.core.ca_rollover import Phase, is_under_way
 from broker.core.lifecycle import DeviceInput, DeviceState
 from broker.settings import BrokerKind
+from tests.fault.conftest import Kept
 from tests.fault.dying_rollover import COMMAND_STEPS, LEAVING_STEPS, SERVICE_STEPS
 from tests.support.acting import act, is_admitted
 from tests.support.csrs import fresh_key
@@ -30,17 +32,33 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _numbers = itertools.count(1)
 
 
-@pytest_asyncio.fixture(params=BrokerKind, ids=str, scope="module", loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
+    request: pytest.FixtureRequest, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
     """One installation for all kills: each goes from one authority to the next."""
-    plan = Plan(request.param, in_process=False)
-    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
-        await prepared.installation.standard([])
-        await prepared.start_service()
-        yield prepared
-        await prepared.kill_service()
+
+    @asynccontextmanager
+    async def installed() -> AsyncIterator[Stack]:
+        plan = Plan(request.param, in_process=False)
+        async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
+            await prepared.installation.standard([])
+            await prepared.start_service()
+            yield prepared
+            await prepared.kill_service()
+
+    return await kept.get(request.param, installed)
+
+
+def over_brokers(steps: Sequence[str]) -> pytest.MarkDecorator:
+    """What is put in force is the broker's matter; what is committed has nothing to do with it."""
+    cases = [(BrokerKind.MOSQUITTO, step) for step in steps]
+    cases += [(BrokerKind.EMBEDDED, step) for step in steps if not step.startswith("stepped")]
+    return pytest.mark.parametrize(("stack", "step"), cases, indirect=["stack"], ids=str)
+
+
+with_mosquitto = pytest.mark.parametrize("stack", [BrokerKind.MOSQUITTO], indirect=True, ids=str)
+"""For deaths of the command, which has no broker."""
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
@@ -118,7 +136,7 @@ async def _settled(
             assert not await admits(stack, old, place)
 
 
-@pytest.mark.parametrize("step", SERVICE_STEPS)
+@over_brokers(SERVICE_STEPS)
 async def test_the_service_dies_while_the_new_authority_comes(
     stack: Stack, step: str, tmp_path: Path
 ) -> None:
@@ -134,7 +152,7 @@ async def test_the_service_dies_while_the_new_authority_comes(
     await finished(stack, [device, late], tmp_path)
 
 
-@pytest.mark.parametrize("step", LEAVING_STEPS)
+@over_brokers(LEAVING_STEPS)
 async def test_the_service_dies_while_the_old_authority_goes(
     stack: Stack, step: str, tmp_path: Path
 ) -> None:
@@ -153,6 +171,7 @@ async def test_the_service_dies_while_the_old_authority_goes(
     await _settled(stack, device.leaf.issuer, [old], [device], tmp_path)
 
 
+@with_mosquitto
 @pytest.mark.parametrize("step", COMMAND_STEPS)
 async def test_the_command_dies_at_the_start(stack: Stack, step: str, tmp_path: Path) -> None:
     device = await newcomer(stack, tmp_path)
@@ -166,6 +185,7 @@ async def test_the_command_dies_at_the_start(stack: Stack, step: str, tmp_path: 
     await finished(stack, [device], tmp_path)
 
 
+@with_mosquitto
 @pytest.mark.parametrize("step", [step for step in COMMAND_STEPS if step.startswith("acted")])
 async def test_the_command_dies_at_the_end(stack: Stack, step: str, tmp_path: Path) -> None:
     old = await newcomer(stack, tmp_path)
@@ -180,6 +200,7 @@ async def test_the_command_dies_at_the_end(stack: Stack, step: str, tmp_path: Pa
     await _settled(stack, device.leaf.issuer, [old], [device], tmp_path)
 
 
+@with_mosquitto
 @pytest.mark.parametrize("step", [step for step in COMMAND_STEPS if step.startswith("acted")])
 async def test_the_command_dies_on_the_way_back(stack: Stack, step: str, tmp_path: Path) -> None:
     stayed = await newcomer(stack, tmp_path)

@@ -56,11 +56,22 @@ async def wire(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wire]:
         yield Wire(stack, proxies)
 
 
-@pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("direction", Direction)
 async def test_a_renewal_is_cut(
+    wire: Wire, direction: Direction, position: int, way: Way, tmp_path: Path
+) -> None:
+    await survive_while_renewing(wire, direction, position, way, 1, tmp_path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_renewal_is_cut_again_and_again(wire: Wire, way: Way, tmp_path: Path) -> None:
+    """Where it was sent, and each time without its answer."""
+    await survive_while_renewing(wire, Direction.DOWN, 80, way, 3, tmp_path)
+
+
+async def survive_while_renewing(
     wire: Wire, direction: Direction, position: int, way: Way, times: int, tmp_path: Path
 ) -> None:
     stack, proxy, state = wire.stack, wire.proxies[Zone.FLEET], tmp_path / "state"

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from broker.settings import BrokerKind
+from tests.fault.conftest import Kept
 from tests.support.rotating import EXPIRING, assert_settled, key_of, member
 from tests.support.stack import Plan, Stack, running_stack
 
@@ -54,16 +56,21 @@ def over_brokers(disk: dict[str, int], talk: dict[str, int]) -> pytest.MarkDecor
     return pytest.mark.parametrize(("stack", "step"), cases, indirect=["stack"], ids=str)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
+    request: pytest.FixtureRequest, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
     """One installation for all steps."""
-    limits: dict[str, str | float] = {"client_claims_burst": 1000}
-    plan = Plan(request.param, limits=limits)
-    async with running_stack(tmp_path_factory.mktemp("stack"), plan) as running:
-        await running.installation.standard([])
-        yield running
+
+    @asynccontextmanager
+    async def installed() -> AsyncIterator[Stack]:
+        limits: dict[str, str | float] = {"client_claims_burst": 1000}
+        plan = Plan(request.param, limits=limits)
+        async with running_stack(tmp_path_factory.mktemp("stack"), plan) as running:
+            await running.installation.standard([])
+            yield running
+
+    return await kept.get(request.param, installed)
 
 
 async def command(stack: Stack, state: Path, verb: str, step: str = "none:0") -> tuple[int, str]:

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import signal
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,11 @@ import pytest_asyncio
 
 from broker.core.lifecycle import CertificateState
 from broker.protocol.messages import EnrollAccepted, EnrollRequest
-from broker.settings import BrokerKind
+from tests.fault.conftest import SITES, Kept, plan_of
 from tests.fault.dying_service import COMMIT_STEPS, CRL_STEPS, LINK_STEPS
 from tests.support.claimant import claimant, enroll_request
 from tests.support.fleets import Fleet
-from tests.support.postgres import PostgresCluster
-from tests.support.stack import Plan, Stack, prepared_stack
+from tests.support.stack import Stack, prepared_stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,27 +33,26 @@ _numbers = itertools.count(1)
 
 
 def over_sites(steps: Sequence[str]) -> pytest.MarkDecorator:
-    """Every step on SQLite with either broker; on PostgreSQL those that concern the registry."""
-    cases = [(site, step) for site in ("embedded-sqlite", "mosquitto-sqlite") for step in steps]
-    cases += [("mosquitto-postgresql", step) for step in steps if step in COMMIT_STEPS]
+    """Every step on both sites."""
+    cases = [(site, step) for site in SITES for step in steps]
     return pytest.mark.parametrize(("stack", "step"), cases, indirect=["stack"])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="module")
 async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    """One installation for all steps; between two of them its service is dead."""
-    kind, _, database = request.param.partition("-")
-    url = "sqlite:///registry.db"
-    if database == "postgresql":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        url = cluster.new_database()
-    plan = Plan(BrokerKind(kind), url, in_process=False, limits={"client_claims_burst": 1000})
-    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
-        await prepared.installation.standard([])
-        yield prepared
-        await prepared.kill_service()
+    request: pytest.FixtureRequest, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
+    """One installation for all steps; a test leaves its service running, or dead."""
+
+    @asynccontextmanager
+    async def installed() -> AsyncIterator[Stack]:
+        plan = plan_of(request.param, request)
+        async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
+            await prepared.installation.standard([])
+            yield prepared
+            await prepared.kill_service()
+
+    return await kept.get(request.param, installed)
 
 
 def a_fleet(stack: Stack, step: str, place: Path) -> Fleet:
