@@ -14,6 +14,7 @@ from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
 from device_client.status import Activity, report
 from device_client.transport import Connection
+from device_client.watching import Watch
 from tests.support.device_agents import device
 from tests.support.fleets import Fleet
 from tests.support.stack import STUBBORN, Plan, Stack, running_stack
@@ -60,7 +61,7 @@ class Killer:
         link_zone = lambda link: link._settings.zone  # noqa: E731
         self._wrap(patch, Connection, "subscribe", device_zone, ("connected", "subscribed"))
         self._wrap(patch, Connection, "publish", device_zone, ("", "request-sent"))
-        self._wrap(patch, Connection, "receive", device_zone, ("", "answer-read"))
+        self._wrap(patch, Watch, "next", watched_zone, ("", "answer-read"))
         self._wrap(patch, BrokerLink, "publish", link_zone, ("answer-decided", "answer-sent"))
 
     def _wrap(
@@ -73,13 +74,18 @@ class Killer:
     ) -> None:
         real: Callable[..., Awaitable[Any]] = getattr(owner, method)
 
-        async def wrapped(this: Any, *args: Any) -> Any:
+        async def wrapped(this: Any, *args: Any, **options: Any) -> Any:
             await self.at(zone_of(this), steps[0])
-            result = await real(this, *args)
+            result = await real(this, *args, **options)
             await self.at(zone_of(this), steps[1])
             return result
 
         patch.setattr(owner, method, wrapped)
+
+
+def watched_zone(watch: Any) -> Zone:
+    """Where a device listens, by its topics: muster/v1/claim/… or muster/v1/device/…."""
+    return Zone.CLAIM if watch._filters[0][2] == "claim" else Zone.FLEET
 
 
 @pytest.mark.parametrize("step", STEPS)
