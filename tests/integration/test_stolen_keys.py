@@ -1,0 +1,153 @@
+"""What a thief of a claim certificate, or of a device's key, makes of it on a running stack."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
+from broker.core.records import EventKind
+from broker.protocol import codec
+from broker.protocol.codes import Code
+from broker.protocol.messages import ConfirmAccepted, EnrollAccepted, Rejected
+from broker.protocol.statements import report_statement
+from broker.protocol.topics import DeviceOrigin, Operation, device_topic
+from broker.protocol.zones import Zone
+from tests.support.acting import act, is_admitted
+from tests.support.csrs import csr_pem, fresh_key
+from tests.support.members import Holder, as_client, connected, join, prove, recover
+from tests.support.peers import peer
+from tests.support.stack import Plan, Stack, running_stack
+from tests.support.succeeding import self_signed, sign
+from tests.support.waiting import eventually
+
+BRIEF = timedelta(seconds=4)
+
+
+@pytest.fixture
+async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with running_stack(tmp_path, plan) as running:
+        await running.installation.standard(["A1", "B2"])
+        yield running
+
+
+async def expired(stack: Stack, place: Path, serial: str) -> Holder:
+    await stack.installation.save_group(lifetime=BRIEF)
+    holder = await join(stack, place, serial)
+    await stack.installation.save_group()
+    await eventually(lambda: datetime.now(UTC) > holder.leaf.not_valid_after_utc, within=10)
+    return holder
+
+
+async def taken_over(stack: Stack, old: Holder, place: Path) -> Holder:
+    """The next certificate of the device, asked for and proven by whoever holds the key."""
+    key = fresh_key()
+    async with connected(stack, old, place) as connection:
+        new = old.given(key, await connection.renew(key))
+    await prove(stack, new, place)
+    return new
+
+
+def signature_over(key: ec.EllipticCurvePrivateKey, statement: bytes) -> str:
+    return base64.b64encode(sign(key, statement)).decode()
+
+
+def code_of(answer: object) -> str:
+    assert isinstance(answer, Rejected), answer
+    return answer.code
+
+
+def seen(answer: object) -> dict[str, object]:
+    """All that a thief sees of a refusal, but for the id that is his own."""
+    assert isinstance(answer, Rejected), answer
+    read: dict[str, object] = json.loads(codec.encode(answer))
+    del read["request_id"]
+    return read
+
+
+async def test_a_victim_s_public_certificate_tells_nothing_and_moves_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    victim = await expired(stack, tmp_path, "A1")
+    before = await stack.certificates(), await stack.devices()
+    thief = fresh_key()
+    csr = csr_pem(thief)
+    report = signature_over(victim.key, report_statement(f"r\n{csr}"))
+    unknown = self_signed(thief, victim.device_id)
+    made = Holder(victim.device_id, thief, unknown.public_bytes(Encoding.PEM).decode())
+    guesses = [
+        victim.recovery(fresh_key(), signature=signature_over(thief, b"anything")),
+        victim.recovery(fresh_key(), signature=report),
+        victim.recovery(fresh_key(), signature=victim.recovery(fresh_key()).signature),
+        made.recovery(fresh_key(), signature=signature_over(victim.key, b"anything")),
+    ]
+    answers = [await recover(stack, each) for each in guesses]
+    assert {code_of(each) for each in answers} == {Code.RECOVERY_SIGNATURE_INVALID}
+    assert all(seen(each) == seen(answers[0]) for each in answers)
+    assert code_of(await recover(stack, made.recovery(fresh_key()))) == Code.RECOVERY_REFUSED
+    assert (await stack.certificates(), await stack.devices()) == before
+    assert isinstance(await recover(stack, victim.recovery(fresh_key())), EnrollAccepted)
+
+
+async def test_who_renews_first_by_a_stolen_key_is_put_out_by_the_operator(
+    stack: Stack, tmp_path: Path
+) -> None:
+    device = await join(stack, tmp_path, "A1")
+    thief = await taken_over(stack, device, tmp_path)
+    async with connected(stack, device, tmp_path) as connection:
+        assert code_of(await connection.confirm(device.sha256)) == Code.CERTIFICATE_SUPERSEDED
+    events = await stack.events_of(EventKind.RENEWAL_ACCEPTED, EventKind.CERTIFICATE_SUPERSEDED)
+    assert {event.device_id for event in events} == {device.device_id}
+    await act(stack, DeviceInput.REVOKE, device.device_id)
+    assert not await is_admitted(stack, as_client(stack, thief, tmp_path))
+    await act(stack, DeviceInput.RECLAIM, device.device_id)
+    back = await join(stack, tmp_path, "A1")
+    assert back.device_id == device.device_id
+    for out in (thief, device):
+        assert not await is_admitted(stack, as_client(stack, out, tmp_path))
+        assert code_of(await recover(stack, out.recovery(fresh_key()))) == Code.RECOVERY_REFUSED
+
+
+async def test_without_a_grace_an_old_key_doesn_t_renew_in_the_connection_that_it_has(
+    stack: Stack, tmp_path: Path
+) -> None:
+    await stack.installation.save_group(rotation_grace=timedelta(days=1))
+    old = await join(stack, tmp_path, "B2")
+    # A sweep just before rests for a minute: in it the old certificate is still let in.
+    await stack.installation.save_group(rotation_grace=timedelta())
+    await taken_over(stack, await join(stack, tmp_path, "A1"), tmp_path)
+
+    async def swept() -> bool:
+        found = await stack.certificates_of("A1")
+        return CertificateState.REVOKED in {each.state for each in found}
+
+    await eventually(swept, within=10)
+    new = await taken_over(stack, old, tmp_path)
+    async with connected(stack, old, tmp_path) as connection:
+        assert code_of(await connection.renew(fresh_key())) == Code.RATE_LIMITED
+    (active,) = [
+        each for each in await stack.certificates_of("B2") if each.state is CertificateState.ACTIVE
+    ]
+    assert active.certificate_sha256 == new.sha256
+
+
+async def test_absurd_numbers_harm_nobody_else(stack: Stack, tmp_path: Path) -> None:
+    hostile, other = await join(stack, tmp_path, "A1"), await join(stack, tmp_path, "B2")
+    topic = device_topic(DeviceOrigin(hostile.device_id), Operation.RENEW)
+    async with (
+        peer(stack.ports[Zone.FLEET], as_client(stack, hostile, tmp_path)) as attacker,
+        connected(stack, other, tmp_path) as connection,
+    ):
+        await attacker.hear(f"{topic}/rejected")
+        for order in (1 << 63, 10**300, -1):
+            request = {"request_id": "r1", "csr": csr_pem(fresh_key()), "order": order}
+            await attacker.say(topic, json.dumps(request).encode())
+            assert isinstance(await connection.confirm(other.sha256), ConfirmAccepted)
+            answer = json.loads((await attacker.next(10)).payload)
+            assert answer["code"] == Code.FIELD_INVALID
+    assert (await stack.device("A1")).state is DeviceState.ACTIVE
