@@ -56,6 +56,9 @@ class RoleView:
     keyids: tuple[str, ...]
     threshold: int
     is_lapsing: bool
+    """Somebody has to sign it anew soon, or should have."""
+    is_expired: bool
+    """Devices refuse every update for it."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def test_a_campaign_s_life(operator: Operator) -> None:
     assert operator.succeeds("rotate", "pause", "1").out == "campaign 1 is paused\n"
     assert operator.succeeds("rotate", "resume", "1").out == "campaign 1 is running\n"
     assert operator.succeeds("rotate", "cancel", "1").out == "campaign 1 is cancelled\n"
+    assert "campaign\t1\n" in operator.succeeds("rotate", "status").out
     refused = operator("rotate", "resume", "1")
     assert refused.status == 1
     assert "[campaign_over]" in refused.err
@@ -144,3 +145,11 @@ def test_devices_are_revoked_or_rotate_but_not_both(operator: Operator) -> None:
     (told,) = operator.succeeds("rotate", "list", "--json").json()
     assert (told["selected_by"], told["selected"]) == ("claim", "batch-7")
     assert told["reason"] == "claim certificate batch-7 was revoked"
+
+
+@pytest.mark.parametrize("words", [("status",), ("pause",), ("resume",), ("cancel",)], ids=" ".join)
+@pytest.mark.parametrize("number", ["0", "-1", "9" * 30, "seven"])
+def test_what_is_no_campaigns_number_is_wrong_usage(
+    operator: Operator, words: tuple[str, ...], number: str
+) -> None:
+    assert operator("rotate", *words, "--", number).status == 2

@@ -54,12 +54,12 @@ def _roles(state: Published, lifetimes: Lifetimes, now: datetime) -> Iterator[Ro
     offline = {role: found.signed for role, found in state.roles.named().items()}
     for role, signed in (offline | online).items():
         by = root.roles.get(role) or delegated[role]
-        lapsing = is_lapsing(signed.expires, lifetimes.of(role), now)
-        keyids = tuple(by.keyids)
-        yield RoleView(role, signed.version, signed.expires, keyids, by.threshold, lapsing)
+        keys = (tuple(by.keyids), by.threshold)
+        ends = (is_lapsing(signed.expires, lifetimes.of(role), now), signed.expires <= now)
+        yield RoleView(role, signed.version, signed.expires, *keys, *ends)
     directors, threshold = director_of(root)
-    lapsing = is_lapsing(root.expires, lifetimes.root, now)
-    yield RoleView(DIRECTOR, root.version, root.expires, tuple(directors), threshold, lapsing)
+    ends = (is_lapsing(root.expires, lifetimes.root, now), root.expires <= now)
+    yield RoleView(DIRECTOR, root.version, root.expires, tuple(directors), threshold, *ends)
 
 
 def _targets(state: Published, now: datetime) -> Iterator[TargetView]:

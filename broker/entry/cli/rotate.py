@@ -29,7 +29,10 @@ commands = typer.Typer(
     help="Have devices renew their certificates, at a pace.", no_args_is_help=True
 )
 
-NumberArgument = Annotated[int, typer.Argument(metavar="ID", help="The campaign's number.")]
+_MAX_NUMBER: Final = (1 << 63) - 1
+NumberArgument = Annotated[
+    int, typer.Argument(metavar="ID", min=1, max=_MAX_NUMBER, help="The campaign's number.")
+]
 
 _LISTED: Final = 1000
 _PAUSE_S: Final = 0.5
@@ -72,7 +75,13 @@ def start(
 def status(
     context: typer.Context,
     number: Annotated[
-        int | None, typer.Argument(metavar="[ID]", help="The campaign's number, else the newest.")
+        int | None,
+        typer.Argument(
+            metavar="[ID]",
+            min=1,
+            max=_MAX_NUMBER,
+            help="The campaign's number, else the newest.",
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Wait until it's over.")] = False,
     open_: Annotated[
@@ -223,6 +232,7 @@ def _show(campaign: Campaign, as_json: bool) -> None:
         emit(campaign_json(campaign))
         return
     fields = {
+        "campaign": str(campaign.id),
         "state": campaign.state.value,
         "devices": str(campaign.selection),
         "reason": campaign.reason or "-",
@@ -237,7 +247,7 @@ def _show(campaign: Campaign, as_json: bool) -> None:
         "started": shown_time(campaign.created_at),
         "ended": shown_time(campaign.ended_at),
     }
-    table(("field", "value"), list(fields.items()), title=f"campaign {campaign.id}")
+    table(("field", "value"), list(fields.items()))
 
 
 def _show_open(rows: list[Rotation], as_json: bool) -> None:

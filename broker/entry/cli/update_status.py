@@ -120,8 +120,14 @@ def _role_row(role: RoleView) -> tuple[str, ...]:
         str(role.version),
         shown_time(role.expires),
         f"{role.threshold} of {keys}",
-        "warning" if role.is_lapsing else "ok",
+        _level(role),
     )
+
+
+def _level(role: RoleView) -> str:
+    if role.is_expired:
+        return "error"
+    return "warning" if role.is_lapsing else "ok"
 
 
 def _target_row(target: TargetView) -> tuple[str, ...]:
@@ -149,11 +155,18 @@ def _advise(view: RepositoryView) -> None:
                 "snapshot": "see that the service runs",
                 "timestamp": "see that the service runs",
             }.get(role.role, "'muster update renew', then sign and publish")
-            note(f"{role.role} expires at {shown_time(role.expires)}: {how}.", "yellow")
+            at = shown_time(role.expires)
+            if role.is_expired:
+                said = f"{role.role} EXPIRED at {at}, and devices refuse every update: {how}."
+                note(said, "bold red")
+            else:
+                note(f"{role.role} expires at {at}: {how}.", "yellow")
     for target in view.targets:
         if target.support == "ended":
             contact = target.facts.vulnerability_contact
             said = f"; weaknesses: {contact}" if contact else ""
             note(f"Support of {target.path} has ended{said}.", "yellow")
-    if view.staged:
+    if view.staged and all(role.is_complete for role in view.staged):
+        note("All that is staged is signed. Next: 'muster update publish'.")
+    elif view.staged:
         note("'muster update sign' shows what is staged in full before it signs.")

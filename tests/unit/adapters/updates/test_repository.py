@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import stat
 import threading
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.keys import ALGORITHMS
 from broker.adapters.updates.locking import held
 from broker.core.metadata_lifetime import Lifetimes
+from broker.entry.cli.update_status import show_repository
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import DIRECTOR_FIELD
 from broker.services.doctor import Level
@@ -228,6 +230,22 @@ def test_every_role_that_lapses_is_announced(workshop: Workshop) -> None:
     findings = examine_updates(repository, year)
     assert {finding.level for finding in findings} == {Level.ERROR}
     assert path
+
+
+def test_status_tells_what_has_lapsed_from_what_soon_will(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.clock.at = workshop.clock.now() + timedelta(days=2, hours=12)
+    show_repository(workshop.desk.view())
+    said = capsys.readouterr()
+    assert "timestamp expires at" in said.err
+    assert re.search(r"^timestamp\t.*\twarning$", said.out, re.MULTILINE)
+    workshop.clock.at += timedelta(days=1)
+    show_repository(workshop.desk.view())
+    said = capsys.readouterr()
+    assert "timestamp EXPIRED at" in said.err
+    assert re.search(r"^timestamp\t.*\terror$", said.out, re.MULTILINE)
+    assert re.search(r"^root\t.*\tok$", said.out, re.MULTILINE)
 
 
 def test_a_damaged_repository_is_a_finding(workshop: Workshop) -> None:
