@@ -23,8 +23,17 @@ from broker.core.campaign import (
 )
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import EventKind
-from broker.protocol.topics import Desired, desired_topic
-from broker.protocol.zones import Zone
+from broker.protocol import codec
+from broker.protocol.messages import ConfirmRequest
+from broker.protocol.topics import (
+    Desired,
+    DeviceOrigin,
+    Operation,
+    Outcome,
+    answer_topic,
+    desired_topic,
+    device_topic,
+)
 from tests.fault.conftest import SITES, plan_of
 from tests.fault.dying_campaign import ORDERING, SETTLING, WITHDRAWING
 from tests.support.acting import act
@@ -38,8 +47,7 @@ from tests.support.campaigning import (
     renew_by_order,
     start_campaign,
 )
-from tests.support.members import Holder, as_client, prove
-from tests.support.peers import peer
+from tests.support.members import Holder, connected, prove
 from tests.support.stack import Stack, prepared_stack
 from tests.support.waiting import eventually
 
@@ -159,14 +167,18 @@ async def is_over(stack: Stack, number: CampaignId) -> bool:
 
 
 async def has_no_order_soon(stack: Stack, holder: Holder, place: Path) -> None:
-    await eventually(lambda: has_no_order(stack, holder, place))
+    await eventually(lambda: has_no_order(stack, holder, place), within=_WITHIN_S)
 
 
 async def has_no_order(stack: Stack, holder: Holder, place: Path) -> bool:
-    client = as_client(stack, holder, place)
-    async with peer(stack.ports[Zone.FLEET], client) as connection:
-        await connection.hear(desired_topic(holder.device_id, Desired.ROTATION))
-        try:
-            return (await connection.next(within=0.5)).payload == b""
-        except TimeoutError:
-            return True
+    """What is retained comes before the answer to a question that was asked afterwards."""
+    rotation = desired_topic(holder.device_id, Desired.ROTATION)
+    proof = ConfirmRequest(request_id=f"proof-{next(_numbers)}", certificate_sha256=holder.sha256)
+    async with connected(stack, holder, place) as connection:
+        await connection.peer.hear(rotation)
+        asked = device_topic(DeviceOrigin(holder.device_id), Operation.CONFIRM)
+        await connection.peer.say(asked, codec.encode(proof))
+        while (heard := await connection.peer.next(10)).topic == rotation:
+            if heard.payload:
+                return False
+        return heard.topic == answer_topic(asked, Outcome.ACCEPTED)
