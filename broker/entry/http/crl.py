@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from broker.entry.http.caching import cached
+from broker.entry.http.caching import Content, cached
 from broker.ports import Clock
 from broker.protocol.zones import Zone
 
@@ -36,10 +36,10 @@ class _Lists:
     """What a zone's file holds."""
 
     stamp: tuple[int, ...]
-    pem: bytes
+    pem: Content
     this_update: datetime
     next_update: datetime
-    by_key: Mapping[str, tuple[bytes, datetime, datetime]]
+    by_key: Mapping[str, tuple[Content, datetime, datetime]]
     """Each CRL in DER with its thisUpdate and nextUpdate, in the file's order."""
 
 
@@ -95,7 +95,7 @@ class CrlPages:
         return self._answer(request, der, _DER_TYPE, this_update, next_update)
 
     def _answer(
-        self, request: Request, content: bytes, media_type: str, begins: datetime, ends: datetime
+        self, request: Request, content: Content, media_type: str, begins: datetime, ends: datetime
     ) -> Response:
         left = int((ends - self._clock.now()).total_seconds())
         control = f"public, max-age={max(0, min(_FRESH_S, left))}, must-revalidate"
@@ -107,9 +107,9 @@ def _parsed(pem: bytes, stamp: tuple[int, ...]) -> _Lists:
     for block in _PEM.findall(pem):
         crl = x509.load_pem_x509_crl(block)
         extension = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-        der = crl.public_bytes(Encoding.DER)
+        der = Content.of(crl.public_bytes(Encoding.DER))
         ends = crl.next_update_utc or crl.last_update_utc
         by_key[(extension.value.key_identifier or b"").hex()] = (der, crl.last_update_utc, ends)
     begins = max(each[1] for each in by_key.values())
     ends = min(each[2] for each in by_key.values())
-    return _Lists(stamp, pem, begins, ends, by_key)
+    return _Lists(stamp, Content.of(pem), begins, ends, by_key)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.core.ocsp import MAX_QUESTION
-from broker.entry.http.caching import NOTHING_GUESSED, cached
+from broker.entry.http.caching import NOTHING_GUESSED, Content, cached
 from broker.services.certificate_status import MALFORMED, StatusAnswer, StatusService
 
 _TYPE: Final = "application/ocsp-response"
@@ -64,7 +64,7 @@ def _kept(request: Request, answer: StatusAnswer) -> Response:
     if answer.this_update is None or answer.next_update is None:
         return Response(answer.der, media_type=_TYPE, headers=_NOT_KEPT)
     control = f"public, max-age={_FRESH_S}, no-transform, must-revalidate"
-    response = cached(request, answer.der, _TYPE, control, answer.this_update)
+    response = cached(request, Content.of(answer.der), _TYPE, control, answer.this_update)
     response.headers["Expires"] = _http_date(answer.next_update)
     return response
 

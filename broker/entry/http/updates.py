@@ -19,7 +19,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from broker.entry.http.caching import FOR_EVER, NOTHING_GUESSED, cached, has_already
+from broker.entry.http.caching import (
+    FOR_EVER,
+    NOTHING_GUESSED,
+    Content,
+    cached,
+    has_already,
+)
 from broker.ports import Clock
 from broker.protocol.updates import TargetPath
 from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
@@ -60,7 +66,7 @@ class UpdatePages:
         if content is None:
             raise HTTPException(404)
         control = FOR_EVER if name[0].isdigit() else _METADATA_FRESH
-        return cached(request, content, "application/json", control)
+        return cached(request, Content.of(content), "application/json", control)
 
     async def _files(self) -> Mapping[str, bytes]:
         """All files at one moment, looked at once a second at most."""

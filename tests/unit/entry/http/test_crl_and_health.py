@@ -12,6 +12,7 @@ from cryptography import x509
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.entry.http.application import Shown, application
+from broker.entry.http.caching import Content, InPieces
 from broker.protocol.zones import Zone
 from tests.support.http import ask, served
 from tests.support.operating import NOW, SetClock
@@ -63,6 +64,39 @@ async def test_a_file_that_has_changed_is_read_anew(site: Site) -> None:
     newer.replace(file)
     second = await ask(site.port, "/crl/claim.pem", {"If-None-Match": first.headers["etag"]})
     assert (second.status, second.body) == (200, file.read_bytes())
+
+
+async def test_a_large_crl_is_tagged_once_and_handed_over_in_pieces(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blank = b"\n" * 1_000_000
+    file = site.home.crl_file(Zone.FLEET)
+    file.write_bytes(file.read_bytes() + blank)
+    first = await ask(site.port, "/crl/fleet.pem")
+    assert first.body == file.read_bytes()
+
+    def tagged_again(_: bytes) -> Content:
+        raise AssertionError("tagged again")
+
+    monkeypatch.setattr(Content, "of", tagged_again)
+    again = await ask(site.port, "/crl/fleet.pem")
+    assert (again.body, again.headers["etag"]) == (first.body, first.headers["etag"])
+
+
+@pytest.mark.parametrize("length", [0, 1, 65_536, 65_537, 200_000])
+async def test_no_piece_is_large(length: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    body = bytes(length)
+    await InPieces(body)({"type": "http"}, cast(Any, None), send)
+    start, *pieces = sent
+    assert (b"content-length", str(length).encode()) in start["headers"]
+    assert b"".join(piece["body"] for piece in pieces) == body
+    assert max(len(piece["body"]) for piece in pieces) <= 65_536
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [False]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN X509 CRL-----\nAA==\n"])
