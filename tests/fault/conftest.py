@@ -50,7 +50,7 @@ def plan_of(site: str, request: pytest.FixtureRequest) -> Plan:
         cluster: PostgresCluster = request.getfixturevalue("postgres")
         url = cluster.new_database()
     limits: dict[str, str | float] = {"client_claims_burst": 1000}
-    return Plan(BrokerKind(kind), url, in_process=False, limits=limits)
+    return Plan(BrokerKind(kind), url, in_process=False, forks=True, limits=limits)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ async def stack(
 
     @asynccontextmanager
     async def installed() -> AsyncIterator[Stack]:
-        plan = Plan(request.param, in_process=False)
+        plan = Plan(request.param, in_process=False, forks=True)
         async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
             await prepared.installation.standard([])
             await prepared.start_service()

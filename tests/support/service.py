@@ -73,8 +73,8 @@ class ServiceProcess:
     def __init__(self, home: MusterHome, log: Path) -> None:
         self.environment: dict[str, str] = {}
         """What its next lives have in theirs, besides the test's own."""
-        self._home = home
-        self._log = log
+        self.arguments = ("--home", str(home.path), "up", "--log-format", "json")
+        self.log_file = log
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -91,11 +91,11 @@ class ServiceProcess:
     async def launch(self, *program: str) -> None:
         """Starts `python {program} --home … up` and doesn't wait."""
         assert not self.is_running, "the service runs already"
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *program,
-                *("--home", str(self._home.path), "up", "--log-format", "json"),
+                *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -104,20 +104,23 @@ class ServiceProcess:
 
     async def kill(self) -> None:
         """Kill -9."""
-        if self._process is not None and self.is_running:
-            self._process.send_signal(signal.SIGKILL)
-            await self._process.wait()
+        if self.is_running:
+            self.send(signal.SIGKILL)
+            await self.ended(_STOP_S)
 
     async def stop(self) -> None:
         """Ends it in order."""
-        if self._process is None or not self.is_running:
+        if not self.is_running:
             return
-        self._process.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         try:
-            async with asyncio.timeout(_STOP_S):
-                assert await self._process.wait() == 0, self.log()[-5000:]
+            assert await self.ended(_STOP_S) == 0, self.log()[-5000:]
         finally:
             await self.kill()
+
+    async def end(self) -> None:
+        """Nothing is left of it afterwards."""
+        await self.kill()
 
     async def ended(self, within: float) -> int:
         """Its exit status, negative for a signal; TimeoutError when it goes on."""
@@ -130,9 +133,14 @@ class ServiceProcess:
         """Whether there is such a process."""
         return self._process is not None and self._process.returncode is None
 
+    def send(self, number: int) -> None:
+        """A signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def log(self) -> str:
         """What all its lives have logged."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def lines(self, event: str | None = None) -> Sequence[Mapping[str, Any]]:
         """The log's whole lines of this event, or of any."""

@@ -21,6 +21,7 @@ from device_client.identity import Identity
 from device_client.settings import Timing
 from tests.support.certificates import Client
 from tests.support.device_agents import QUICK, device
+from tests.support.forked_service import ForkedService
 from tests.support.installation import BATCH, Installation, install, make_home
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
 from tests.support.ports import free_port
@@ -38,6 +39,8 @@ class Plan:
     brokers: BrokerKind = BrokerKind.EMBEDDED
     database_url: str = "sqlite:///registry.db"
     in_process: bool = True
+    forks: bool = False
+    """A process that is started many times, and quickly."""
     limits: dict[str, str | float] = field(default_factory=dict)
     """Lines of the section [limits] of muster.toml."""
     metrics_port: int | None = None
@@ -170,11 +173,17 @@ async def prepared_stack(place: Path, plan: Plan) -> AsyncIterator[Stack]:
         ports = {zone: broker.port for zone, broker in brokers.items()}
         ports = ports or {zone: free_port() for zone in Zone}
         installation = await install(home, _settings(plan, ports, brokers))
-        service = ServiceTask(home) if plan.in_process else ServiceProcess(home, place / "log")
+        service = _service(home, place / "log", plan)
         if isinstance(service, ServiceProcess):
-            ending.push_async_callback(service.kill)
+            ending.push_async_callback(service.end)
         ending.push_async_callback(service.stop)
         yield Stack(plan, installation, service, ports, brokers)
+
+
+def _service(home: MusterHome, log: Path, plan: Plan) -> ServiceTask | ServiceProcess:
+    if plan.in_process:
+        return ServiceTask(home)
+    return ForkedService(home, log) if plan.forks else ServiceProcess(home, log)
 
 
 async def _run_brokers(
