@@ -8,8 +8,7 @@ from typing import Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from broker.core.ca_rollover import FIRST_GENERATION, InForce, Rollover
-from broker.core.campaign import Campaign, CampaignId, Rotation, RotationState
+from broker.core.ca_rollover import FIRST_GENERATION, InForce
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
 from broker.core.ocsp import Status, StatusQuestion
@@ -36,6 +35,7 @@ from broker.protocol.names import (
 )
 from broker.protocol.zones import Zone
 from broker.rollout_ports import RolloutReads, RolloutWrites
+from broker.rotation_ports import RotationReads, RotationWrites
 
 ResultT = TypeVar("ResultT")
 
@@ -141,7 +141,7 @@ class EnrollmentFilter:
     limit: int = 1000
 
 
-class ReadTransaction(RolloutReads, Protocol):
+class ReadTransaction(RolloutReads, RotationReads, Protocol):
     """A consistent view of the registry."""
 
     def claim_context(
@@ -188,21 +188,6 @@ class ReadTransaction(RolloutReads, Protocol):
     def open_lock_outs(self, limit: int) -> list[LockOut]:
         """Those that haven't ended, oldest first."""
 
-    def campaign(self, campaign_id: CampaignId) -> Campaign | None: ...
-    def campaigns(self, limit: int) -> list[Campaign]:
-        """The newest ones, newest first."""
-
-    def active_campaigns(self) -> list[Campaign]:
-        """Those that give orders, or have some that may still be followed; oldest first."""
-
-    def rotations(
-        self, campaign_id: CampaignId, state: RotationState, after: str, limit: int
-    ) -> list[Rotation]:
-        """A campaign's devices in this state, ordered by id, from behind `after` on."""
-
-    def last_orders(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, int]:
-        """The highest version that each was ever ordered with; who never was is left out."""
-
     def pending_replies(self, limit: int, zone: Zone | None = None) -> list[Reply]:
         """Replies in the outbox, of one zone or of both, oldest first."""
 
@@ -210,31 +195,12 @@ class ReadTransaction(RolloutReads, Protocol):
     def retained_after(self, stamp: int, topic: str, limit: int) -> list[Retained]:
         """What comes after (`stamp`, `topic`), ordered by both."""
 
-    def ca_rollover(self) -> Rollover | None:
-        """The newest replacement of the operational authority; none when there never was one."""
-
-    def count_moved(self, old: int, new: int, now: datetime) -> tuple[int, int]:
-        """How many devices have proven a certificate of `new`, and how many are left with the
-        `old` authority's alone. Expired and revoked certificates don't count."""
-
-    def left_behind(
-        self, old: int, new: int, now: datetime, after: str, limit: int
-    ) -> list[DeviceId]:
-        """Those that are left, in order."""
-
-    def not_renewed_since(self, moment: datetime, now: datetime, limit: int) -> list[DeviceId]:
-        """Devices with a certificate that counts, and none that is valid from `moment` on, or from
-        later, and proven; in order."""
-
-    def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
-        """Certificates of one authority that are neither revoked nor expired, oldest first."""
-
     def events(self, wanted: EventFilter) -> list[Event]: ...
     def counter(self, name: str) -> int:
         """The counter's value; 0 when it was never raised."""
 
 
-class WriteTransaction(ReadTransaction, RolloutWrites, Protocol):
+class WriteTransaction(ReadTransaction, RolloutWrites, RotationWrites, Protocol):
     """A view that changes the registry; all of it is durable together, or none."""
 
     def save_claim_certificate(self, claim: ClaimCertificate) -> None:
@@ -260,17 +226,8 @@ class WriteTransaction(ReadTransaction, RolloutWrites, Protocol):
     def save_certificate(self, certificate: Certificate) -> None:
         """Adds it, or replaces what has its serial."""
 
-    def save_ca_rollover(self, rollover: Rollover) -> None:
-        """In the place of the one before."""
-
     def save_lock_out(self, lock_out: LockOut) -> None:
         """Adds it, or replaces what has its id."""
-
-    def save_campaign(self, campaign: Campaign) -> None:
-        """Adds it, or replaces what has its id."""
-
-    def save_rotation(self, rotation: Rotation) -> None:
-        """Adds it, or replaces the device's row in its campaign."""
 
     def count_claim(self, name: ClaimName, by: int) -> None:
         """Adds `by` to the claim certificate's count of claims, which never falls below 0."""

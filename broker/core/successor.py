@@ -21,7 +21,6 @@ from broker.core.records import (
 )
 from broker.protocol.codes import Code, Refused
 
-
 SUCCESSORS_A_DAY: Final = 24
 """What one device is issued, and no more: each may end as a line of the CRL, and lines cost the
 broker memory. A device that works needs one in weeks."""

@@ -38,7 +38,6 @@ from broker.protocol.updates import (
 )
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-IN_A_YEAR = NOW + timedelta(days=365)
 FACTS = ImageFacts(model="meter", version="2.0.0", security_counter=2)
 ROLES = ("root", "timestamp", "snapshot", "targets")
 

@@ -114,12 +114,6 @@ class Session:
         self.changes += 1
         return self._send(statement, rows) if rows else 0
 
-    def write_returning(self, statement: Statement, parameters: Parameters) -> list[Row]:
-        """Runs `statement` at once and returns what it gives back."""
-        self.flush()
-        self.changes += 1
-        return self.rows(statement, parameters)
-
     def later(
         self,
         statement: Statement,
