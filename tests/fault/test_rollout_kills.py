@@ -89,7 +89,7 @@ class Site:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     place = tmp_path_factory.mktemp("site")
-    plan = Plan(BrokerKind.MOSQUITTO, in_process=False)
+    plan = Plan(BrokerKind.MOSQUITTO, in_process=False, forks=True)
     async with prepared_stack(place, plan) as prepared:
         await prepared.installation.standard([])
         workshop = await asyncio.to_thread(workshop_of, prepared, place)
