@@ -6,6 +6,7 @@ from datetime import datetime
 from broker.core.lifecycle import CertificateInput, next_certificate_state
 from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
 from broker.ports import WriteTransaction
+from broker.protocol.names import ClaimName
 
 FLEET_CRL_WANTED = "crl.fleet.wanted"
 """Registry counter: raised with each revocation; the CRL in force says which value it covers."""
@@ -18,7 +19,8 @@ def revoke_certificate(
     reason: RevocationReason,
     now: datetime,
 ) -> None:
-    """Marks it revoked with an audit event; one that lapsed gives its claim back.
+    """Marks it revoked with an audit event; one that lapsed gives its claim back, as often as the
+    claim certificate has claims: each leaves a line on the CRL, which mustn't grow without end.
 
     It asks for a CRL, but for what was superseded: who revokes those asks for one for all.
 
@@ -35,7 +37,7 @@ def revoke_certificate(
         )
     )
     if has_lapsed and certificate.claim_name is not None:
-        tx.count_claim(certificate.claim_name, -1)
+        _give_back(tx, certificate.claim_name)
     if reason is not RevocationReason.SUPERSEDED:
         tx.raise_counter(FLEET_CRL_WANTED)
     tx.add_event(
@@ -50,3 +52,10 @@ def revoke_certificate(
             detail=f"certificate {certificate.serial}",
         )
     )
+
+
+def _give_back(tx: WriteTransaction, name: ClaimName) -> None:
+    claim = tx.claim_certificate(name)
+    lapses = tx.raise_counter(f"lapses.{name}")
+    if claim is not None and lapses <= claim.max_claims:
+        tx.count_claim(name, -1)

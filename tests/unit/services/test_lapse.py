@@ -8,11 +8,19 @@ import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, Reprovision, RevocationReason
+from broker.protocol.codes import Code
 from broker.protocol.names import CertificateSerial, DeviceId
 from broker.services import lapse
 from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
-from tests.support.records import a_certificate, a_device, a_fingerprint, a_group
+from tests.support.operating import NOW
+from tests.support.records import (
+    a_certificate,
+    a_claim_certificate,
+    a_device,
+    a_fingerprint,
+    a_group,
+)
 
 LATE = CONFIRM_WITHIN + timedelta(seconds=1)
 
@@ -120,3 +128,15 @@ def _unproven(number: int, desk: Desk) -> list[tuple[Any, ...]]:
         ("count_device", "lamps", 1),
         ("count_claim", "batch-7", 1),
     ]
+
+
+async def test_claims_that_lapse_over_and_over_use_the_certificate_up(desk: Desk) -> None:
+    # Each leaves a line on the CRL, for as long as the certificate would have been valid.
+    claim = a_claim_certificate(not_before=NOW, not_after=NOW + timedelta(days=30), max_claims=3)
+    await desk.write(("save_claim_certificate", claim))
+    for _ in range(6):
+        await desk.enroll("A1")
+        desk.clock.at += LATE
+        await desk.lapsing.revoke_unconfirmed()
+    assert await desk.refused_enroll("A1") is Code.CLAIM_EXHAUSTED
+    assert len(await desk.certificates()) == 6
