@@ -28,6 +28,7 @@ def examine_updates(repository: UpdateRepository, now: datetime) -> list[Finding
         return [Finding(Level.ERROR, "updates", "update repository", message, error.remedy)]
     findings = [_key_finding(error) for error in unusable]
     findings += [lapse_finding(lapse, now) for lapse in lapses]
+    findings += _examine_images(repository, targets)
     if not findings:
         message = f"Signed and fresh, with {len(targets):,} images."
         findings = [Finding(Level.OK, "updates", "update repository", message)]
@@ -43,6 +44,24 @@ def lapse_finding(lapse: Lapse, now: datetime) -> Finding:
         return Finding(Level.ERROR, "updates", lapse.role, message, remedy)
     message = f"It expires at {at}; devices refuse every update from then on."
     return Finding(Level.WARNING, "updates", lapse.role, message, remedy)
+
+
+def _examine_images(
+    repository: UpdateRepository, targets: list[PublishedTarget]
+) -> Iterator[Finding]:
+    """Whether each image's file is there, with its length."""
+    for target in targets:
+        try:
+            repository.image(target.path, target.sha256)
+        except UpdateError:
+            yield Finding(
+                Level.ERROR,
+                "updates",
+                target.path,
+                "Its file is gone or cut short, so devices can't get it from here.",
+                "Restore it from your backup, or 'muster update add' exactly the same image again, "
+                "sign and publish.",
+            )
 
 
 def _key_finding(error: UpdateError) -> Finding:

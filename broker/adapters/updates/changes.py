@@ -59,7 +59,9 @@ def _of_keys(
         yield f"{'=' if keyid in before[0] else '+'} {role} key {keyid}"
     yield from (f"- {role} key {keyid}" for keyid in before[0] if keyid not in after[0])
     is_same = (after[1], len(after[0])) == (before[1], len(before[0]))
-    yield f"{'=' if is_same else '!'} {role}: {after[1]} of {len(after[0])} keys"
+    none_to_spare = role == "root" and after[1] == len(after[0])
+    warning = "; when one is lost, no root can follow" if none_to_spare else ""
+    yield f"{'=' if is_same else '!'} {role}: {after[1]} of {len(after[0])} keys{warning}"
 
 
 def _of_targets(old: Targets | None, new: Targets) -> Iterator[str]:

@@ -11,6 +11,7 @@ from broker.adapters.ca.files import read_file
 from broker.adapters.updates.layout import UpdateFolders
 from broker.adapters.updates.metadata import damaged, parse_metadata
 from broker.adapters.updates.roles import Roles
+from broker.update_ports import UpdateCode, UpdateError
 
 TIMESTAMP_FILE: Final = "timestamp.json"
 _TRIES: Final = 3
@@ -35,13 +36,34 @@ class Published:
 
 
 def state_in_force(folders: UpdateFolders) -> str | None:
-    """The name of the state that is served; none before the first was published."""
+    """The name of the state that is served; none before the first was published.
+
+    Raises:
+        UpdateError: REPOSITORY_DAMAGED, also when there are states and none is in force.
+    """
     try:
         return str(folders.metadata.readlink())
     except FileNotFoundError:
+        _check_never_published(folders)
         return None
     except OSError as error:
         raise damaged(f"{folders.metadata} isn't the symbolic link it was made as") from error
+
+
+def _check_never_published(folders: UpdateFolders) -> None:
+    # The first publication has a state before there is a link; its root is in the staging then.
+    states = sorted(
+        folders.repository.glob("metadata.[0-9]*"), key=lambda path: path.stat().st_mtime
+    )
+    staged = (folders.staged_metadata / "root.json").exists()
+    # Looked at last: it may have been published, and the staging cleared, since the link was read.
+    if states and not staged and not folders.metadata.is_symlink():
+        raise UpdateError(
+            UpdateCode.REPOSITORY_DAMAGED,
+            f"the link {folders.metadata} is gone, so nothing is in force",
+            f"make it again by 'ln -s {states[-1].name} {folders.metadata}', and see who may "
+            "write there",
+        )
 
 
 def load_published(folders: UpdateFolders) -> Published | None:

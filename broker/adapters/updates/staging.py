@@ -29,6 +29,7 @@ _REMEDIES = {
     Objection.EXISTS: "give the image a version of its own",
     Objection.COUNTER_TOO_LOW: "raise it, or say --allow-lower-counter if no device ran the former",
 }
+_STAGE_AGAIN = "run 'muster update discard', and stage it again"
 _ONLY_STAGED = (
     "it is staged, not published: if it was added wrongly, run 'muster update discard', which "
     "forgets all that is staged, and add it again; else give this one a version of its own"
@@ -61,10 +62,15 @@ def load_staged(folders: UpdateFolders, published: Roles) -> Roles:
     """The staged roles, without those that a killed publication has put in force already.
 
     Raises:
-        UpdateError: STAGING_IN_THE_WAY when something else has been published meanwhile.
+        UpdateError: STAGING_IN_THE_WAY when it is damaged, or something else has been published
+            meanwhile.
         AuthorityError: a file can't be read.
     """
-    staged = load_roles(folders.staged_metadata)
+    try:
+        staged = load_roles(folders.staged_metadata)
+    except UpdateError as error:
+        # No reason to go back to a backup: what is published is whole.
+        raise UpdateError(UpdateCode.STAGING_IN_THE_WAY, str(error), _STAGE_AGAIN) from error
     known = published.named()
     left = {
         role: metadata
@@ -80,7 +86,7 @@ def load_staged(folders: UpdateFolders, published: Roles) -> Roles:
         raise UpdateError(
             UpdateCode.STAGING_IN_THE_WAY,
             f"what is staged of {', '.join(stale)} is older than what is published",
-            "run 'muster update discard', and stage it again",
+            _STAGE_AGAIN,
         )
     return Roles(
         staged.root if "root" in left else None,

@@ -156,6 +156,34 @@ def test_doctor_says_at_once_that_an_online_key_is_gone(workshop: Workshop, role
     assert f"--new-online {role}" in gone.remedy
 
 
+def test_doctor_says_that_an_image_is_gone_and_how_it_comes_back(workshop: Workshop) -> None:
+    path = workshop.publish_image()
+    now = workshop.clock.now()
+    (file,) = workshop.desk.folders.targets.rglob("*.bin")
+    for spoil in (lambda: file.write_bytes(b""), file.unlink):
+        spoil()
+        (gone,) = examine_updates(update_repository(workshop.home, None), now)
+        assert (gone.level, gone.subject) == (Level.ERROR, path)
+    workshop.publish_image()
+    (fine,) = examine_updates(update_repository(workshop.home, None), now)
+    assert fine.level is Level.OK
+
+
+def test_a_repository_whose_link_is_gone_is_no_home_without_one(workshop: Workshop) -> None:
+    workshop.publish_image()
+    link = workshop.desk.folders.metadata
+    name = link.readlink()
+    link.unlink()
+    (finding,) = examine_updates(update_repository(workshop.home, None), workshop.clock.now())
+    assert finding.level is Level.ERROR
+    assert f"ln -s {name} {link}" in finding.remedy
+    with pytest.raises(UpdateError) as caught:
+        workshop.desk.view()
+    assert caught.value.code is UpdateCode.REPOSITORY_DAMAGED
+    link.symlink_to(name)
+    assert workshop.desk.view().roles
+
+
 def test_doctor_without_the_passphrase_does_not_call_closed_keys_broken(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path)
     for key in workshop.desk.folders.keys.glob("*.key"):

@@ -280,6 +280,24 @@ def test_what_was_discarded_is_gone_with_its_keys(workshop: Workshop) -> None:
     assert refused(workshop.desk.publish) is UpdateCode.NOTHING_STAGED
 
 
+def test_a_damaged_staging_is_discarded_and_no_backup_restored(workshop: Workshop) -> None:
+    path = workshop.add()
+    for file in workshop.desk.folders.staged_metadata.glob("*.json"):
+        file.write_bytes(b"{")
+    with pytest.raises(UpdateError) as caught:
+        workshop.desk.view()
+    assert caught.value.code is UpdateCode.STAGING_IN_THE_WAY
+    assert "muster update discard" in caught.value.remedy
+    workshop.desk.discard()
+    assert workshop.publish_image() == path
+
+
+def test_a_root_without_a_key_to_spare_is_called_out(workshop: Workshop) -> None:
+    change = RootChange(remove_root=[workshop.keyid("root-3")])
+    (root,) = workshop.desk.rotate_root(change, "ed25519")
+    assert "! root: 2 of 2 keys; when one is lost, no root can follow" in root.changes
+
+
 def test_before_the_first_publication_nothing_is_discarded(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path, publish=False)
     assert refused(workshop.desk.discard) is UpdateCode.STAGING_IN_THE_WAY
