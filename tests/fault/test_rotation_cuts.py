@@ -76,9 +76,9 @@ async def survive_while_renewing(
 ) -> None:
     stack, proxy, state = wire.stack, wire.proxies[Zone.FLEET], tmp_path / "state"
     serial = await member(stack, state)
-    before = proxy.passed[direction]
+    proxy.longest.clear()
     await renewed(stack, serial, state)
-    whole = (proxy.passed[direction] - before) * 2 // 3  # two connections, the first the longer
+    whole = proxy.longest[direction]
     old_key = key_of(state)
     proxy.break_next(Fault(direction, whole * position // 100, way), times)
     await renewed(stack, serial, state, IMPATIENT)

@@ -55,6 +55,8 @@ class TcpProxy:
         """How many connections were broken."""
         self.passed: Counter[Direction] = Counter()
         """How many bytes came through, of all connections."""
+        self.longest: Counter[Direction] = Counter()
+        """How many came through on one connection at most; for the test to clear."""
         self._fault: Fault | None = None
         self._times = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +112,7 @@ class TcpProxy:
                 return
             passed += len(data)
             self.passed[direction] += len(data)
+            self.longest[direction] = max(self.longest[direction], passed)
             writer.write(data)
             await writer.drain()
         writer.write_eof()
