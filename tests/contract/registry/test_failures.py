@@ -34,10 +34,10 @@ async def fill(registry: SqlRegistry) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A registry that may hold no more than about 400 KiB."""
+    """A registry that may hold no more than about 800 KiB."""
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     migrate(url)
-    monkeypatch.setitem(SQLITE_SETTINGS, "max_page_count", "100")
+    monkeypatch.setitem(SQLITE_SETTINGS, "max_page_count", "200")
     return url
 
 
