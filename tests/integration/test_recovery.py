@@ -13,8 +13,9 @@ from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.names import ClaimName, GroupName
 from tests.support.acting import act, is_admitted, run_muster
 from tests.support.csrs import fresh_key
-from tests.support.members import Holder, as_client, connected, join, prove, recover, signed
+from tests.support.members import Holder, as_client, connected, join, prove, recover
 from tests.support.stack import Plan, Stack, running_stack
+from tests.support.succeeding import signature
 from tests.support.waiting import eventually
 
 OTHER = ClaimName("batch-8")
@@ -95,7 +96,7 @@ async def test_a_stolen_key_of_a_revoked_device_gets_nothing(stack: Stack, tmp_p
 async def test_who_has_no_key_gets_nothing(stack: Stack, tmp_path: Path) -> None:
     lamp, other = await expired(stack, tmp_path, "A1", "B2")
     request = lamp.recovery(fresh_key())
-    stranger = signed(other.key, request.request_id, request.csr)
+    stranger = signature(other.key, request.request_id, request.csr)
     forged = lamp.recovery(fresh_key(), signature=stranger)
     assert code_of(await recover(stack, forged)) == Code.RECOVERY_SIGNATURE_INVALID
     # Another's key is another device: it can't be had for this one's certificate.

@@ -1,7 +1,6 @@
 """Members of the fleet who speak the wire by hand: what they hold, and what they ask for."""
 
 import asyncio
-import base64
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -29,7 +27,6 @@ from broker.protocol.messages import (
     RenewRequest,
 )
 from broker.protocol.names import ClaimName, ClientId, DeviceId
-from broker.protocol.statements import recovery_statement
 from broker.protocol.topics import (
     ClaimOrigin,
     DeviceOrigin,
@@ -42,10 +39,11 @@ from broker.protocol.topics import (
 from broker.protocol.zones import Zone
 from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request
-from tests.support.csrs import csr_pem, der_of, fresh_key
+from tests.support.csrs import csr_pem, fresh_key
 from tests.support.installation import BATCH
 from tests.support.peers import Heard, Peer, peer
 from tests.support.stack import Stack
+from tests.support.succeeding import signature
 
 _ids = itertools.count(1)
 Key = ec.EllipticCurvePrivateKey
@@ -88,15 +86,9 @@ class Holder:
             "request_id": request_id,
             "csr": csr,
             "certificate": self.pem,
-            "signature": signed(self.key, request_id, csr),
+            "signature": signature(self.key, request_id, csr),
         }
         return RecoverRequest(**{**fields, **changes})
-
-
-def signed(key: Key, request_id: str, csr: str) -> str:
-    """A recovery's signature."""
-    statement = recovery_statement(request_id, hashlib.sha256(der_of(csr)).hexdigest())
-    return base64.b64encode(key.sign(statement, ec.ECDSA(hashes.SHA256()))).decode()
 
 
 class Connected:

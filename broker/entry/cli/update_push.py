@@ -23,7 +23,7 @@ from broker.services.rollouts import TOLD, Push, RolloutView
 from broker.update_ports import PublishedTarget
 from broker.updating import update_repository
 
-_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+_HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _NAME_LENGTH: Final = 48
 WHEN: Final = "such as 2026-12-01T22:00 (UTC), or in how long: 7d, 12h"
 _SKIPPED: Final = {
@@ -35,58 +35,67 @@ _SKIPPED: Final = {
     "device_gone": "they left the fleet",
 }
 
+_Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGE...", help="Published images; each fits some.")
+]
+_Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", "--devices", metavar="ID", help="This one; repeatable."),
+]
+_Group = Annotated[str | None, typer.Option(help="All devices of this group.")]
+_Everyone = Annotated[bool, typer.Option("--all", help="Every device of the fleet.")]
+_Name = Annotated[str | None, typer.Option(help="The rollout's, else made of the image's.")]
+_PerMinute = Annotated[int | None, typer.Option(min=1, help="Tell at most so many a minute.")]
+_Wave = Annotated[
+    int | None, typer.Option(min=1, help="So many at a time; more when these have finished.")
+]
+_Percent = Annotated[
+    str | None, typer.Option(metavar="P,P,...", help="Waves by percent, such as 1,10,100.")
+]
+_Window = Annotated[
+    str | None, typer.Option(metavar="HH:MM-HH:MM", help="Hours in UTC in which to switch.")
+]
+_NotBefore = Annotated[
+    str | None, typer.Option(metavar="WHEN", help=f"Download, but don't switch before: {WHEN}.")
+]
+_Deadline = Annotated[
+    str | None, typer.Option(metavar="WHEN", help=f"Switch by then, window or not: {WHEN}.")
+]
+_AbortAbove = Annotated[
+    str, typer.Option(metavar="P%", help="Stop when more than so many of the finished failed.")
+]
+_AbortAfter = Annotated[
+    int, typer.Option(min=1, help="Conclude nothing from fewer; a wave may have no more.")
+]
+_KeepOpen = Annotated[
+    bool,
+    typer.Option("--keep-open", help="Go on for devices that join when the others have finished."),
+]
+_Again = Annotated[
+    bool,
+    typer.Option("--again", help="Also to devices that run it already, or rolled it back before."),
+]
+_Watch = Annotated[bool, typer.Option("--watch", help="Stay and show how far it is.")]
+
 
 def push(
     context: typer.Context,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Published images; each fits some.")
-    ],
-    device: Annotated[
-        list[str] | None,
-        typer.Option("--device", "--devices", metavar="ID", help="This one; repeatable."),
-    ] = None,
-    group: Annotated[str | None, typer.Option(help="All devices of this group.")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Every device of the fleet.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="The rollout's, else made of the image's.")
-    ] = None,
-    per_minute: Annotated[
-        int | None, typer.Option(min=1, help="Tell at most so many a minute.")
-    ] = None,
-    wave: Annotated[
-        int | None, typer.Option(min=1, help="So many at a time; more when these have finished.")
-    ] = None,
-    percent: Annotated[
-        str | None, typer.Option(metavar="P,P,...", help="Waves by percent, such as 1,10,100.")
-    ] = None,
-    window: Annotated[
-        str | None, typer.Option(metavar="HH:MM-HH:MM", help="Hours in UTC in which to switch.")
-    ] = None,
-    not_before: Annotated[
-        str | None, typer.Option(metavar="WHEN", help=f"Download, but don't switch before: {WHEN}.")
-    ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(metavar="WHEN", help=f"Switch by then, window or not: {WHEN}.")
-    ] = None,
-    abort_above: Annotated[
-        str, typer.Option(metavar="P%", help="Stop when more than so many of the finished failed.")
-    ] = "5%",
-    abort_after: Annotated[
-        int, typer.Option(min=1, help="Conclude nothing from fewer; a wave may have no more.")
-    ] = StopRule.after,
-    keep_open: Annotated[
-        bool,
-        typer.Option(
-            "--keep-open", help="Go on for devices that join when the others have finished."
-        ),
-    ] = False,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again", help="Also to devices that run it already, or rolled it back before."
-        ),
-    ] = False,
-    watch_: Annotated[bool, typer.Option("--watch", help="Stay and show how far it is.")] = False,
+    images: _Images,
+    device: _Devices = None,
+    group: _Group = None,
+    everyone: _Everyone = False,
+    name: _Name = None,
+    per_minute: _PerMinute = None,
+    wave: _Wave = None,
+    percent: _Percent = None,
+    window: _Window = None,
+    not_before: _NotBefore = None,
+    deadline: _Deadline = None,
+    abort_above: _AbortAbove = "5%",
+    abort_after: _AbortAfter = StopRule.after,
+    keep_open: _KeepOpen = False,
+    again: _Again = False,
+    watch_: _Watch = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -214,7 +223,7 @@ def _stop(above: str, after: int) -> StopRule:
 
 
 def _window(text: str | None) -> str | None:
-    if text is not None and _WINDOW.fullmatch(text) is None:
+    if text is not None and _HOURS.fullmatch(text) is None:
         raise typer.BadParameter("hours such as 22:00-04:00", param_hint="--window")
     return text
 
