@@ -34,6 +34,7 @@ from broker.ports import BrokerControl, PublishError, RegistryError
 from broker.protocol.messages import Endpoint, SignedTrustBundle
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services.admission import Admission
 from broker.services.assigning import Assigner
 from broker.services.blocks import BlockService
@@ -90,15 +91,6 @@ class _Links:
         if link is None:
             raise PublishError(f"no link to the {zone} broker")
         await link.publish(topic, payload, retain=retain)
-
-
-def open_registry(home: MusterHome, settings: Settings) -> SqlRegistry:
-    """The installation's registry, not started yet; a relative SQLite path is the home's."""
-    url = settings.registry.url.get_secret_value()
-    prefix = "sqlite:///"
-    if url.startswith(prefix):
-        url = f"{prefix}{home.path / url.removeprefix(prefix)}"
-    return SqlRegistry(url)
 
 
 class Muster:

@@ -20,9 +20,9 @@ from broker.adapters.ca.files import write_secret
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry.migrate import migrate
-from broker.app import open_registry
 from broker.installation import read_settings
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import SETTINGS_FILE, BrokerKind, Settings
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -20,15 +21,18 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry.migrate import migrate
-from broker.app import Muster, open_registry
 from broker.ports import Registry, Revocation
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import SETTINGS_FILE, Settings, load_settings
 from broker.updating import update_repository
+
+if TYPE_CHECKING:
+    from broker.app import Muster
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,10 @@ class Installation:
             self.home, hosts=hosts, passphrase=self.passphrase, now=self.clock.now()
         )
 
-    def service(self) -> Muster:
+    def service(self) -> "Muster":
         """The service, not running yet."""
+        from broker.app import Muster  # brokers, clients and HTTP, which no other command needs
+
         return Muster(self.home, self.settings, self.passphrase)
 
 

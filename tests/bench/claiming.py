@@ -12,10 +12,11 @@ from typing import Final
 from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry import SqlRegistry
-from broker.app import TRUST_BUNDLE_VERSION, open_registry
+from broker.app import TRUST_BUNDLE_VERSION
 from broker.entry.housekeeping import Chore
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services.enroll import EnrollService
 from broker.services.issuing import Issuing, Welcome
 from broker.services.outbox import Outbox

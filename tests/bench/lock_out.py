@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from broker.adapters.clock import SystemClock
-from broker.app import open_registry
 from broker.core.lifecycle import DeviceInput
 from broker.ports import Registry
 from broker.protocol.names import DeviceId
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import device_acts
 from broker.services.device_acts import Wanted
 from broker.settings import BrokerKind

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.clock import SystemClock
-from broker.app import open_registry
 from broker.core.csr import fingerprint_of_key
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device
@@ -31,6 +30,7 @@ from broker.ports import WriteTransaction
 from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
 from broker.protocol.topics import Desired, desired_topic, metadata_topic
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import open_registry
 from broker.core.rollout import Selection
 from broker.core.rollout_pace import StopRule
 from broker.protocol.limits import MAX_BLOCK
@@ -18,6 +17,7 @@ from broker.protocol.names import DeviceId
 from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-from broker.app import open_registry
 from broker.core.rollout import Progress, Selection
 from broker.core.rollout_pace import StopRule
 from broker.protocol import codec
 from broker.protocol.bundle import write_bundle
+from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.updating import update_repository

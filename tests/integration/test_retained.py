@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import open_registry
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import (
     RETAINED_MARK,
@@ -17,6 +16,7 @@ from broker.protocol.topics import (
     metadata_topic,
 )
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.settings import BrokerKind
 from tests.support.acting import joined
 from tests.support.certificates import Client

@@ -5,13 +5,13 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from broker.app import open_registry
 from broker.core.rollout import Progress, RolloutInput, RolloutState, Selection
 from broker.core.rollout_pace import StopRule
 from broker.protocol.messages import Rejected
 from broker.protocol.topics import metadata_topic
 from broker.protocol.updates import Phase, ReportAccepted
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.settings import BrokerKind

@@ -17,7 +17,6 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
 from broker.adapters.updates.ceremonies import RootChange
-from broker.app import open_registry
 from broker.core.rollout import Selection
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
@@ -33,6 +32,7 @@ from broker.protocol.topics import (
 )
 from broker.protocol.updates import BlockRequest
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind

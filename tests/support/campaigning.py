@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.adapters.clock import SystemClock
-from broker.app import open_registry
 from broker.core.campaign import (
     Campaign,
     CampaignId,
@@ -20,6 +19,7 @@ from broker.protocol.messages import RotationOrder
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services import campaigns
 from broker.services.campaigns import Wanted
 from tests.support.csrs import fresh_key

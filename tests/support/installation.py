@@ -11,7 +11,7 @@ from broker.adapters.ca.claim_authority import IssuedClaimCertificate, issue_cla
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry.migrate import migrate
-from broker.app import TRUST_BUNDLE_VERSION, open_registry
+from broker.app import TRUST_BUNDLE_VERSION
 from broker.core.keys import KeyType
 from broker.core.records import (
     Certificate,
@@ -28,6 +28,7 @@ from broker.ports import DeviceFilter, EventFilter, ReadTransaction
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
+from broker.registries import open_registry
 from broker.settings import Settings, load_settings
 
 GROUP = GroupName("lamps")

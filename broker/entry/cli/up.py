@@ -5,14 +5,16 @@ import gc
 import os
 import signal
 import threading
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import structlog
 import typer
 
-from broker.app import Muster, Running
 from broker.entry.cli.logs import LogFormat, LogLevel, configure_logs
 from broker.entry.cli.options import common
+
+if TYPE_CHECKING:
+    from broker.app import Muster, Running
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +40,7 @@ def up(
     asyncio.run(serve(common(context).installation().service()))
 
 
-async def serve(muster: Muster) -> None:
+async def serve(muster: "Muster") -> None:
     """Runs until a signal comes.
 
     Raises:
@@ -54,7 +56,7 @@ async def serve(muster: Muster) -> None:
     _log.info("stopped")
 
 
-def _announce(running: Running) -> None:
+def _announce(running: "Running") -> None:
     _tune_garbage_collection()
     claim, fleet = running.claim, running.fleet
     _log.info("ready", claim=f"{claim.host}:{claim.port}", fleet=f"{fleet.host}:{fleet.port}")

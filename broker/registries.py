@@ -1,0 +1,14 @@
+"""Opening an installation's registry, without what else a running service needs."""
+
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.registry import SqlRegistry
+from broker.settings import Settings
+
+
+def open_registry(home: MusterHome, settings: Settings) -> SqlRegistry:
+    """The installation's registry, not started yet; a relative SQLite path is the home's."""
+    url = settings.registry.url.get_secret_value()
+    prefix = "sqlite:///"
+    if url.startswith(prefix):
+        url = f"{prefix}{home.path / url.removeprefix(prefix)}"
+    return SqlRegistry(url)
