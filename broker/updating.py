@@ -160,6 +160,7 @@ class UpdateDesk:
     def import_staging(self, folder: Path) -> list[tuple[str, str]]:
         """Takes the signatures that were made in an exported folder; (role, key id) of each."""
         with self._open() as found:
+            self._require_staged(found)
             taken = staging.import_signatures(folder, found.published, found.staged)
             save_roles(self.folders.staged_metadata, found.staged)
             return taken

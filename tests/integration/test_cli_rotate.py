@@ -63,7 +63,8 @@ def test_a_campaign_s_life(operator: Operator) -> None:
     assert refused.status == 1
     assert "[campaign_over]" in refused.err
     # Nothing is left to do for it, so there is nothing to wait for.
-    operator.succeeds("rotate", "status", "1", "--watch")
+    watched = operator.succeeds("rotate", "status", "1", "--watch")
+    assert "campaign 1 cancelled, 0 waiting, 0 ordered, 0 of 0 done with" in watched.err
     listed = operator.succeeds("rotate", "list").out.splitlines()
     assert listed[0].split("\t") == ["id", "state", "devices", "done", "started", "reason"]
     assert listed[1].split("\t")[:4] == ["1", "cancelled", "all devices", "0/0"]

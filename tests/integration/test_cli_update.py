@@ -101,7 +101,8 @@ def test_a_ceremony_of_people_who_keep_their_keys(operator: Operator) -> None:
         for person in people:
             operator.succeeds("update", "key", "new", keys / person, "--no-passphrase")
             named += [f"--{role}-key", keys / f"{person}.pub"]
-    operator.succeeds("update", "init", *named)
+    made = operator.succeeds("update", "init", *named)
+    assert "no images yet" in made.out
     assert published(operator)["roles"] == []
     for person in ("ann", "cy", "dee"):
         medium = operator.folder / person
@@ -111,6 +112,7 @@ def test_a_ceremony_of_people_who_keep_their_keys(operator: Operator) -> None:
         assert run([str(word) for word in line]) == 0
         operator.succeeds("update", "import-staging", medium)
     operator.succeeds("update", "publish")
+    assert "[nothing_staged]" in operator("update", "import-staging", medium).err
     root = next(each for each in published(operator)["roles"] if each["role"] == "root")
     assert (root["threshold"], len(root["keyids"])) == (2, 3)
 

@@ -167,7 +167,7 @@ def export_staging(folder: Path, published: Roles, staged: Roles) -> None:
     """
     if folder.exists():
         raise UpdateError(
-            UpdateCode.FILE_UNWRITABLE, f"{folder} exists", "name a folder that doesn't exist yet"
+            UpdateCode.FILE_UNWRITABLE, f"'{folder}' exists", "name a folder that doesn't exist yet"
         )
     folder.mkdir()
     save_roles(folder / "metadata", staged)

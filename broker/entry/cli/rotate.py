@@ -1,6 +1,8 @@
 """`muster rotate`: have devices renew their certificates, at a pace."""
 
 import asyncio
+import math
+import time
 from typing import Annotated, Final
 
 import typer
@@ -16,7 +18,7 @@ from broker.core.campaign import (
 )
 from broker.core.campaign_pace import MAX_PER_MINUTE
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import advance, emit, note, progress, say, table
+from broker.entry.cli.output import emit, note, progress, say, table
 from broker.entry.cli.views import campaign_json, rotation_json, shown_time
 from broker.installation import Installation
 from broker.ports import Registry
@@ -36,6 +38,7 @@ NumberArgument = Annotated[
 
 _LISTED: Final = 1000
 _PAUSE_S: Final = 0.5
+_LINE_S: Final = 5.0
 
 
 @commands.command("start")
@@ -207,18 +210,35 @@ def _change(context: typer.Context, number: int, happens: CampaignInput) -> None
 
 
 async def _watch(registry: Registry, number: int | None) -> Campaign:
-    """Moves a bar until nothing is left to do for the campaign."""
+    """Shows how far it is until nothing is left to do for the campaign: a bar on a terminal,
+    elsewhere a line on stderr when its state changes, and every few seconds while it moves."""
     campaign = await campaigns.find(registry, number)
-    with progress(f"campaign {campaign.id}", campaign.total or None) as bar:
-        shown = 0
+    with progress(_progress(campaign), campaign.total or None) as bar:
+        said, said_at = "", -math.inf
         while True:
-            bar.update(bar.task_ids[0], total=campaign.total or None)
-            advance(bar, campaign.settled - shown)
-            shown = campaign.settled
+            line, now = _progress(campaign), time.monotonic()
+            bar.update(
+                bar.task_ids[0],
+                description=line,
+                total=campaign.total or None,
+                completed=campaign.settled,
+            )
+            has_turned = campaign.state not in said or campaign.is_over
+            if bar.disable and line != said and (has_turned or now - said_at >= _LINE_S):
+                note(f"{line}, {campaign.settled:,} of {campaign.total:,} done with")
+                said, said_at = line, now
             if campaign.is_over:
                 return campaign
             await asyncio.sleep(_PAUSE_S)
             campaign = await campaigns.find(registry, campaign.id)
+
+
+def _progress(campaign: Campaign) -> str:
+    """Such as `campaign 7 paused, 40 waiting, 3 ordered`."""
+    return (
+        f"campaign {campaign.id} {campaign.state}, {campaign.waiting:,} waiting, "
+        f"{campaign.ordered:,} ordered"
+    )
 
 
 async def _open(registry: Registry, number: CampaignId) -> list[Rotation]:

@@ -13,7 +13,8 @@ def show_staged(staged: Sequence[StagedRole], *, whole: bool = False) -> None:
     """What will be signed, and by whom it still has to be; `whole` with what stays as it was."""
     for role in staged:
         say(f"{role.role} {role.version}, until {shown_time(role.expires)}")
-        for line in role.changes or ("nothing but a later expiry",):
+        nothing = "no images yet" if role.version == 1 else "nothing but a later expiry"
+        for line in role.changes or (nothing,):
             say(f"  {line}")
         if whole:
             for line in role.unchanged:
