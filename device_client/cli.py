@@ -41,7 +41,7 @@ LOCKED: Final = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status is 0, or one that the README lists."""
+    """Runs the command; the exit status is 0, or one that docs/device.md lists."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
