@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """This program is no older; raised with releases. Tests and installations begin after it."""
+_LATEST: Final = RELEASED + timedelta(days=36_525)
+"""No authority of ours lives so long. And what is near the calendar's end can't be added to."""
 _WORTH_WRITING: Final = timedelta(days=1)
 """Flash wears out: the floor on the disk may be so far behind."""
 _TOLERANCE: Final = timedelta(minutes=5)
@@ -119,7 +121,7 @@ class Timekeeper:
 
     def not_before(self, moment: datetime) -> None:
         """An authority that we trust signed something at `moment` or later."""
-        if moment > self.floor():
+        if self.floor() < moment < _LATEST:
             self._floor, self._floor_at_s = moment, self._elapsed()
 
     def proven(self, moment: datetime) -> None:

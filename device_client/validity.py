@@ -123,16 +123,21 @@ def _is_issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def leads_to(chain_pem: str, root_pem: str | None) -> bool:
-    """Whether the chain, whose links are verified, ends at or right below this root.
+    """Whether the chain, whose links are verified, ends at or right below this root, and its
+    certificate begins while all its issuers live.
 
     Only such a certificate says anything about the time: a broker that was taken over could make up
-    others, and put a device's floor out of everybody's reach.
+    others, and put a device's floor out of everybody's reach. A stolen issuer's key can't get
+    beyond the end that the root gave it.
     """
     if root_pem is None:
         return False
-    last = parse_chain(chain_pem)[-1]
+    leaf, *issuers = chain = parse_chain(chain_pem)
     root = x509.load_pem_x509_certificate(root_pem.encode("ascii"))
-    return last == root or _is_issued(last, root)
+    if chain[-1] != root and not _is_issued(chain[-1], root):
+        return False
+    ends = min(one.not_valid_after_utc for one in (*issuers, root))
+    return leaf.not_valid_before_utc < ends
 
 
 def _over(ends: datetime) -> ServerNotTrusted:

@@ -75,8 +75,9 @@ class Assignment:
     """What one device is to run, signed by the director."""
 
     device_id: Annotated[str, Meta(pattern=names.NAME_PATTERN)]
-    sequence: Annotated[int, Meta(ge=1)]
-    """Rises with each assignment for this device; an older one is a replay."""
+    sequence: Annotated[int, Meta(ge=1, le=limits.MAX_COUNTER)]
+    """Rises with each assignment for this device; an older one is a replay, until root names other
+    keys for the director: then devices count anew."""
     rollout: RolloutName
     nonce: Annotated[str, Meta(min_length=16, max_length=64)]
     issued_at: Moment

@@ -11,6 +11,8 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from enum import IntEnum
+from ipaddress import ip_address
 from typing import Final, TypeVar
 from urllib.parse import SplitResult
 
@@ -21,11 +23,35 @@ ResultT = TypeVar("ResultT")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
+class Reach(IntEnum):
+    """From how far an address can be reached."""
+
+    HERE = 0
+    """This very device, and what it's linked to."""
+    NEAR = 1
+    """The network that it's in."""
+    ANYWHERE = 2
+
+
+def reach_of(address: str) -> Reach:
+    """Of an IP address in text."""
+    found = ip_address(address.partition("%")[0])
+    found = getattr(found, "ipv4_mapped", None) or found
+    if found.is_loopback or found.is_link_local or found.is_unspecified:
+        return Reach.HERE
+    return Reach.ANYWHERE if found.is_global else Reach.NEAR
+
+
 class Exchange:
     """Only `exchanged` makes one."""
 
-    def __init__(self, url: SplitResult, context: ssl.SSLContext, timeout_s: float) -> None:
+    def __init__(
+        self, url: SplitResult, context: ssl.SSLContext, timeout_s: float, least: "Reach"
+    ) -> None:
         self._url = url
+        self._least = least
+        self.reach = Reach.HERE
+        """Of the server, once it's reached."""
         self._context = context
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
@@ -100,6 +126,8 @@ class Exchange:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         ):
+            if (reach := reach_of(str(address[0]))) < self._least:
+                raise SourceUnfit(f"{self} is no place for a server outside to lead to.")
             held = socket.socket(family, kind, protocol)
             held.settimeout(self._timeout_s)
             self._hold(held)
@@ -110,6 +138,7 @@ class Exchange:
                 refusal = error
             else:
                 held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.reach = reach
                 return
         raise refusal
 
@@ -166,20 +195,34 @@ class Exchange:
                 return SourceUnfit(f"{self} doesn't speak HTTP as it should: {error!r:.200}.")
 
     def __str__(self) -> str:
-        """For people, without what a URL may hold that is secret."""
-        return f"{self._url.scheme}://{self._url.hostname}{self._url.path}"
+        """For people."""
+        return shown(self._url)
+
+
+def shown(url: SplitResult) -> str:
+    """For people, without what a URL may hold that is secret."""
+    return f"{url.scheme}://{url.hostname}{url.path}"[:200]
 
 
 @asynccontextmanager
 async def exchanged(
-    url: SplitResult, context: ssl.SSLContext, timeout_s: float, headers: Mapping[str, str]
+    url: SplitResult,
+    context: ssl.SSLContext,
+    timeout_s: float,
+    headers: Mapping[str, str],
+    least: Reach = Reach.HERE,
 ) -> AsyncIterator[Exchange]:
-    """A server's answer to GET, whose body is read in the block. `timeout_s` is for each step.
+    """A server's answer to GET, whose body is read in the block.
+
+    Args:
+        timeout_s: for each step.
+        least: nearer addresses aren't asked. A server outside mustn't have this device ask what
+            only those in its own network can.
 
     Raises:
         ImageUnavailable, SourceUnfit: as `Exchange.open`.
     """
-    exchange = Exchange(url, context, timeout_s)
+    exchange = Exchange(url, context, timeout_s, least)
     try:
         await exchange.open(headers)
         yield exchange

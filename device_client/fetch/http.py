@@ -11,12 +11,12 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from broker.protocol.updates import AssignedTarget
 from device_client.fetch.errors import ImageTooLong, ImageUnavailable, SourceUnfit
-from device_client.fetch.exchange import Exchange, exchanged
+from device_client.fetch.exchange import Exchange, Reach, exchanged, shown
 from device_client.fetch.intake import Intake, Pace
 from device_client.fetch.limits import FetchLimits
 
 _CHUNK: Final = 65_536
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LATER: Final = frozenset({408, 425, 429})
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)\Z")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}\Z")
@@ -44,16 +44,16 @@ class HttpSource:
         Raises:
             FetchError: it didn't get that far; what came is in the sink.
         """
-        url = _split(self.name)
+        url, least = split(self.name), Reach.HERE
         for _ in range(self._limits.redirects + 1):
             headers = self._headers(intake.position)
             timeout_s = self._limits.timeout_s
-            async with exchanged(url, self._context, timeout_s, headers) as exchange:
-                if exchange.status not in _REDIRECTS:
+            async with exchanged(url, self._context, timeout_s, headers, least) as exchange:
+                if exchange.status not in REDIRECTS:
                     await self._take_answer(exchange, intake)
                     return
-                url = _next_hop(url, exchange)
-        raise SourceUnfit(f"{self.name} leads from one place to the next without end.")
+                url, least = next_hop(url, exchange), max(least, exchange.reach)
+        raise SourceUnfit(f"{shown(url)} leads from one place to the next without end.")
 
     def _headers(self, position: int) -> dict[str, str]:
         headers = {
@@ -150,21 +150,30 @@ def _strong_tag(exchange: Exchange) -> str | None:
     return tag if len(tag) <= 256 and re.fullmatch(r'"[!#-~]*"', tag) else None
 
 
-def _next_hop(url: SplitResult, exchange: Exchange) -> SplitResult:
-    hop = _split(urljoin(url.geturl(), exchange.header("Location") or ""))
+def next_hop(url: SplitResult, exchange: Exchange) -> SplitResult:
+    """Where a redirect leads.
+
+    Raises:
+        SourceUnfit: nowhere, or away from TLS.
+    """
+    hop = split(urljoin(url.geturl(), exchange.header("Location") or ""))
     if url.scheme == "https" and hop.scheme != "https":
         raise SourceUnfit(f"{exchange} leads to a place without TLS.")
     return hop
 
 
-def _split(url: str) -> SplitResult:
-    """The URL's parts, when it's one that is followed."""
+def split(url: str) -> SplitResult:
+    """The URL's parts.
+
+    Raises:
+        SourceUnfit: it isn't one that is followed.
+    """
     try:
         parts = urlsplit(url)
         has_port = parts.port is None or parts.port > 0
     except ValueError as error:
-        raise SourceUnfit(f"{url!r:.200} isn't a URL.") from error
+        raise SourceUnfit("A source isn't a URL.") from error
     is_plain = parts.username is None and parts.password is None
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain or not has_port:
-        raise SourceUnfit(f"{url!r:.200} isn't a URL of an HTTP server without credentials.")
+        raise SourceUnfit(f"{shown(parts)} isn't a URL of an HTTP server without credentials.")
     return parts

@@ -7,7 +7,7 @@ the offline keys say what there is to choose from.
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -55,6 +55,8 @@ class Running:
     sha256: Sha256 | None = None
     security_counter: int = 0
     support_until: Moment | None = None
+    depends: dict[str, VersionText] = field(default_factory=dict)
+    """By component, the oldest version that must go on running beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class Image:
             sha256=self.target.sha256,
             security_counter=max(counter, self.facts.security_counter),
             support_until=self.facts.support_until,
+            depends=self.facts.depends,
         )
 
 
@@ -151,19 +154,22 @@ def check_fit(image: Image, hardware: Hardware, running: Running) -> None:
 
 
 def check_dependencies(images: tuple[Image, ...], running: Mapping[str, Running]) -> None:
-    """Returns when all that the images depend on runs, or comes with them.
+    """Returns when all that the images depend on runs, or comes with them; and they leave what
+    goes on running what that depends on.
 
     Raises:
         UpdateRefused: DEPENDENCY_MISSING.
     """
     versions = {component: each.version for component, each in running.items()}
     versions |= {image.facts.component: image.facts.version for image in images}
-    for image in images:
-        for component, oldest in image.facts.depends.items():
+    needs = {component: each.depends for component, each in running.items()}
+    needs |= {image.facts.component: image.facts.depends for image in images}
+    for needy, depends in needs.items():
+        for component, oldest in depends.items():
             if not _reaches(versions.get(component), oldest):
                 raise UpdateRefused(
                     UpdateCode.DEPENDENCY_MISSING,
-                    f"{image.target.path} needs {component} {oldest} beside it.",
+                    f"{needy} {versions[needy]} needs {component} {oldest} beside it.",
                 )
 
 

@@ -12,7 +12,10 @@ from broker.protocol.codes import Refused
 from broker.protocol.updates import VersionText
 from device_client import durable
 from device_client.errors import ArgumentInvalid, StateUnusable
+from device_client.timekeeping import RELEASED
 from device_client.update.assignment import Running
+from device_client.update.codes import UpdateRefused
+from device_client.update.trusted import Trusted
 
 Name = Annotated[str, Meta(pattern=names.NAME_PATTERN)]
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -130,7 +133,17 @@ def remember_root(directory: Path, file: Path) -> None:
         raise ArgumentInvalid(f"The update root {file} can't be read: {error}") from error
     if len(root) > limits.MAX_METADATA:
         raise ArgumentInvalid(f"The update root {file} is too large to be one.")
+    try:
+        Trusted(root, RELEASED)
+    except UpdateRefused as error:
+        raise ArgumentInvalid(
+            f"{file} isn't a root that its own keys have signed: {error}",
+            "It's the repository's 1.root.json, or a later one.",
+        ) from error
     durable.make_directory(directory)
+    if first_root(directory, None) not in (root, None):
+        # Another one was given on purpose: what followed from the one before isn't its successor.
+        durable.remove(directory / "metadata" / "root.json")
     durable.replace_file(directory / "first-root.json", root)
 
 

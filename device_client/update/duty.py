@@ -5,7 +5,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from msgspec import UNSET
 
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic, metadata_topic
@@ -80,11 +83,12 @@ class UpdateDuty:
         async with online.connection.watch(desired, news) as watch:
             while True:
                 await self._news(watch, known)
+                if not known.get(desired):
+                    await self._pursuit(online).look_again()
                 while payload := known.get(desired):
                     self._again.reset()
-                    pursuit = Pursuit(self.updater, self._repository(online), self._timekeeper)
                     if not await _interrupted(
-                        pursuit.pursue(
+                        self._pursuit(online).pursue(
                             payload,
                             online.identity.device_id,
                             self._lines.fetch(online),
@@ -102,8 +106,9 @@ class UpdateDuty:
                 known[message.topic] = message.payload
                 return
 
-    def _repository(self, online: Online) -> Repository:
-        return Repository(self._store, self._lines.source(online))
+    def _pursuit(self, online: Online) -> "Pursuit":
+        repository = Repository(self._store, self._lines.source(online))
+        return Pursuit(self.updater, repository, self._timekeeper)
 
 
 class Pursuit:
@@ -133,6 +138,21 @@ class Pursuit:
                     return None
             await asyncio.sleep(again.next())
 
+    async def look_again(self) -> None:
+        """Holds what waits for its time, and isn't assigned any more, if its director was replaced.
+
+        Raises:
+            ConnectionLost: the connection has ended.
+        """
+        if self._updater.state.stage not in WITHDRAWABLE:
+            return
+        try:
+            await self._trusted()
+        except ConnectionLost:
+            raise
+        except DeviceError as error:
+            log.warning("the repository can't be looked at: %s: %s", error.stable_code, error)
+
     async def _advance(self, payload: bytes, device_id: DeviceId, fetch: Fetch) -> None:
         """Raises what stands in the way."""
         trusted = await self._refreshed(payload, device_id)
@@ -154,23 +174,44 @@ class Pursuit:
     async def _refreshed(self, payload: bytes, device_id: DeviceId) -> Trusted:
         """The repository's newest state. When it can't be had, the assignment is taken up all the
         same if what was trusted before vouches for it: so that its failure can be reported."""
-        now = self._timekeeper.now()
         try:
-            return await self._repository.refresh(now)
+            return await self._trusted()
         except UpdateRefused as error:
             with suppress(UpdateRefused):
-                kept = await on_disk(self._repository.recall, now)
+                kept = await on_disk(self._repository.recall, self._now())
                 await self._accepted(payload, device_id, kept)
             raise error from None
+
+    async def _trusted(self) -> Trusted:
+        """The repository's newest state, and the director that its root names."""
+        try:
+            trusted = await self._repository.refresh(self._now())
+        except UpdateRefused:
+            kept = await on_disk(self._repository.recall, self._now())
+            if not await self._follow_director(kept):
+                raise
+            trusted = await self._repository.refresh(self._now())
+        await self._follow_director(trusted)
+        return trusted
+
+    async def _follow_director(self, trusted: Trusted) -> bool:
+        role = trusted.root.director
+        if role is UNSET:
+            return False
+        return await self._updater.follow_directors(frozenset(role.keyids), role.threshold)
+
+    def _now(self) -> datetime:
+        """The clock's word or the director's, whichever is later."""
+        now, learned = self._timekeeper.now(), self._updater.state.learned
+        return now if learned is None else max(now, learned)
 
     async def _accepted(
         self, payload: bytes, device_id: DeviceId, trusted: Trusted
     ) -> Assignment | None:
         """The assignment, taken up; none if it isn't the director's word to us. That is noted and
         not reported, as anybody may have said it."""
-        now = self._timekeeper.now()
         try:
-            assignment = authentic(payload, trusted, device_id, now)
+            assignment = authentic(payload, trusted, device_id, self._now())
             await self._learn_time(assignment, trusted)
             await self._updater.consider(assignment)
         except UpdateRefused as error:
@@ -180,11 +221,11 @@ class Pursuit:
         return assignment
 
     async def _learn_time(self, assignment: Assignment, trusted: Trusted) -> None:
-        """The director's word on the time counts, but not beyond the newest timestamp's end: its
-        stolen key can't set a device's clock to where no metadata is valid any more."""
+        """The director's word on the time counts for updates only, not beyond the newest
+        timestamp's end, and for as long as the keys are the director's: who steals them, and the
+        timestamp's, can't set a device to where no certificate and no metadata is valid."""
         if trusted.timestamp is not None:
-            self._timekeeper.not_before(min(assignment.issued_at, trusted.timestamp.expiry))
-            await on_disk(self._timekeeper.save)
+            await self._updater.learn(min(assignment.issued_at, trusted.timestamp.expiry))
 
     async def _count(self, error: DeviceError) -> bool:
         """Counts the failure against the work; whether another try is worth it."""

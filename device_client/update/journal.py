@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 _FILES: Final = ("state.0", "state.1")
 _COUNTERS: Final = "counters"
-_MAX_STATE: Final = 1 << 20
+_MAX_STATE: Final = 1 << 22
+"""Bytes; more than a full outbox and the largest assignment take, so that what was written can be
+read again."""
 
 
 class Stage(StrEnum):
@@ -118,6 +120,10 @@ class State:
     generation: int = 0
     sequence: int = 0
     """The highest that was taken up; one that is lower is a replay."""
+    directors: tuple[str, ...] = ()
+    """The ids of the director's keys under which that was counted, and `learned` was said."""
+    learned: Moment | None = None
+    """It isn't earlier than this, as the director says. Only updates are judged by it."""
     running: dict[str, Running] = field(default_factory=dict)
     """By component."""
     work: Work | None = None
@@ -188,7 +194,7 @@ class Journal:
         try:
             content = (self._directory / _COUNTERS).read_bytes()
             return msgspec.json.decode(content, type=dict[str, int])
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, ValueError):  # not in UTF-8, or not in JSON
             return {}
 
     def _keep_counters(self) -> None:

@@ -20,8 +20,18 @@ from device_client.update.updater import Updater
 
 log = logging.getLogger(__name__)
 
-_HOPELESS = frozenset({Code.REPORT_CONFLICT, Code.ASSIGNMENT_UNKNOWN, Code.REPORT_DEVICE_MISMATCH})
-"""The service will never take this report: it knows another one, or nothing of the assignment."""
+_HOPELESS = frozenset(
+    {
+        Code.REPORT_CONFLICT,
+        Code.ASSIGNMENT_UNKNOWN,
+        Code.REPORT_DEVICE_MISMATCH,
+        Code.FIELD_INVALID,
+        Code.PAYLOAD_TOO_LARGE,
+        Code.PAYLOAD_MALFORMED,
+    }
+)
+"""The service will never take this report: it knows another one, or nothing of the assignment, or
+can't read it. The next ones mustn't wait for it."""
 
 
 class Reporting:

@@ -1,15 +1,19 @@
 """Where the repository's files come from: what the broker retains, or a web server."""
 
 import asyncio
-import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from broker.protocol.topics import metadata_topic
 from device_client.transport import Connection
 from device_client.update.codes import UpdateCode, UpdateRefused
 
+if TYPE_CHECKING:
+    from device_client.fetch.exchange import Exchange
+
+_OK: Final = 200
+_MOST_REDIRECTS: Final = 5
 _NOT_THERE: Final = frozenset({403, 404, 410})
 
 
@@ -41,9 +45,9 @@ class WebSource:
 
     url: str
     anchors: str
-    """In PEM; who may serve `https` addresses. Nothing is asked for by any other scheme than that
-    and plain `http`."""
+    """In PEM; who may serve `https` addresses, besides those whom the system trusts."""
     timeout_s: float = 30.0
+    """For each step, and twice as long for a whole file."""
 
     async def fetch(self, name: str, limit: int) -> bytes | None:
         """As `MetadataSource` says.
@@ -51,30 +55,43 @@ class WebSource:
         Raises:
             UpdateRefused: METADATA_MISSING; the server can't be reached, or refuses.
         """
-        async with asyncio.timeout(self.timeout_s * 2):
-            return await asyncio.to_thread(self._get, name, limit)
+        from device_client.fetch.errors import FetchError
 
-    def _get(self, name: str, limit: int) -> bytes | None:
-        import urllib.error
-        import urllib.request
-
-        url = f"{self.url.rstrip('/')}/{quote(name)}"
-        if not url.startswith(("https://", "http://")):
-            raise UpdateRefused(UpdateCode.METADATA_MISSING, f"{self.url} isn't a web address.")
-        context = ssl.create_default_context(cadata=self.anchors)
         try:
-            with urllib.request.urlopen(  # noqa: S310 - the scheme was checked
-                url, timeout=self.timeout_s, context=context
-            ) as answer:
-                return bytes(answer.read(limit + 1))
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in _NOT_THERE:
-                    return None
-                raise UpdateRefused(
-                    UpdateCode.METADATA_MISSING, f"{url} answers with {error.code}."
-                ) from error
-        except OSError as error:
+            async with asyncio.timeout(self.timeout_s * 2):
+                return await self._get(name, limit)
+        except FetchError as error:
+            raise UpdateRefused(UpdateCode.METADATA_MISSING, str(error)) from error
+        except TimeoutError as error:
             raise UpdateRefused(
-                UpdateCode.METADATA_MISSING, f"{url} can't be reached: {error}."
+                UpdateCode.METADATA_MISSING, f"{name} takes too long to come."
             ) from error
+
+    async def _get(self, name: str, limit: int) -> bytes | None:
+        """By exchanges that can be called off: a server that sends a byte now and then would keep
+        one thread for each try, until the device has none left to write to its disk."""
+        from device_client.fetch import exchange, http
+
+        least = exchange.Reach.HERE
+        url = http.split(f"{self.url.rstrip('/')}/{quote(name)}")
+        context = await asyncio.to_thread(exchange.trusting, self.anchors)
+        for _ in range(_MOST_REDIRECTS + 1):
+            headers = {"Accept-Encoding": "identity", "Connection": "close"}
+            async with exchange.exchanged(url, context, self.timeout_s, headers, least) as answer:
+                if answer.status not in http.REDIRECTS:
+                    return await _read(answer, limit)
+                url, least = http.next_hop(url, answer), max(least, answer.reach)
+        raise UpdateRefused(
+            UpdateCode.METADATA_MISSING, f"{name} is led from one place to the next without end."
+        )
+
+
+async def _read(answer: "Exchange", limit: int) -> bytes | None:
+    if answer.status in _NOT_THERE:
+        return None
+    if answer.status != _OK:
+        raise UpdateRefused(UpdateCode.METADATA_MISSING, f"{answer} answers with {answer.status}.")
+    data = b""
+    while len(data) <= limit and (part := await answer.read(limit + 1 - len(data))):
+        data += part
+    return data

@@ -1,19 +1,22 @@
 """What an event does to the record: pure, so that each step is written at once or not at all."""
 
 import hashlib
+from collections.abc import Set
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from broker.protocol import codec
+from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import Assignment, Phase, UpdateReport
 from device_client.update.assignment import Image
 from device_client.update.codes import UpdateCode, UpdateRefused
-from device_client.update.journal import Entry, Note, Stage, State, Work
+from device_client.update.journal import WITHDRAWABLE, Entry, Note, Stage, State, Work
 
 _MAX_OUTBOX: Final = 256
 """Reports; an assignment leaves one that is kept, so that many were never acknowledged."""
+_WORTH_WRITING: Final = timedelta(hours=6)
+"""Flash wears out: what the director says of the time may be so far behind."""
 
 
 def taken_up(state: State, assignment: Assignment, at: datetime) -> State:
@@ -43,6 +46,29 @@ def taken_up(state: State, assignment: Assignment, at: datetime) -> State:
         work = replace(work, why=UpdateCode.CANCELLED)
         return finished(replace(state, work=work), Phase.CANCELLED, at)
     return state
+
+
+def directed(state: State, keyids: Set[str], threshold: int, at: datetime) -> State:
+    """The record when root names these keys as the director's.
+
+    Where none of what the former ones signed counts any more, nothing is left to be replayed, and
+    their thief may have used up the numbers, or the time: both are counted anew. What they chose
+    isn't switched before the new ones say so.
+    """
+    named = tuple(sorted(keyids))
+    if not state.directors or len(keyids & set(state.directors)) >= threshold:
+        return replace(state, directors=named)
+    work = state.work
+    if work is not None and work.stage in WITHDRAWABLE:
+        work = replace(work, expires=at)
+    return replace(state, directors=named, sequence=0, learned=None, work=work)
+
+
+def learned(state: State, moment: datetime) -> State:
+    """The record when the director has said that it's `moment`, or later."""
+    if state.learned is not None and moment - state.learned < _WORTH_WRITING:
+        return state
+    return replace(state, learned=moment)
 
 
 def moved(state: State, stage: Stage, **changes: object) -> State:
@@ -155,4 +181,7 @@ def _entry(state: State, work: Work, phase: Phase, at: datetime) -> Entry:
         support_until=min(ends, default=None),
     )
     text = codec.encode(report).decode()
+    if len(text) > limits.MAX_STATEMENT:
+        # What is longer the service would never take; the verdict counts, and not the list.
+        text = codec.encode(replace(report, detail=None, running=None)).decode()
     return Entry(report_id=report_id, sequence=work.sequence, is_final=phase.is_final, text=text)

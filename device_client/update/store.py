@@ -55,7 +55,7 @@ class MetadataStore:
         """Which keys were revoked; it explains refusals and decides none."""
         try:
             return msgspec.json.decode((self._directory / "former-keys").read_bytes(), type=_FORMER)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, ValueError):  # not in UTF-8, or not in JSON
             return {}
 
     def write_former_keys(self, former: FormerKeys) -> None:

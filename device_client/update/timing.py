@@ -10,7 +10,10 @@ def switch_time(work: Work, now: datetime) -> datetime:
     earliest = max(now, work.not_before or now)
     if work.window is None:
         return earliest
-    opening = _in_window(work.window, earliest)
+    try:
+        opening = _in_window(work.window, earliest)
+    except OverflowError:  # at the calendar's end no window opens any more
+        return earliest
     if work.deadline is not None and work.deadline < opening:
         return max(earliest, work.deadline)
     return opening

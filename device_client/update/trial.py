@@ -102,8 +102,12 @@ class Trial:
                 await self._means.installers[image.facts.component].switch(image)
         except UpdateRefused as error:
             await self._undo(error)
-        except (InstallFailed, OSError) as error:
-            await self._undo(UpdateRefused(UpdateCode.INSTALL_FAILED, f"{error}"))
+        except Exception as error:
+            # Whatever an image makes an installer stumble over: a step that is repeated for ever,
+            # after each restart of the agent, would be the end of this device.
+            log.debug("the switch failed", exc_info=error)
+            why = str(error) if isinstance(error, InstallFailed | OSError) else repr(error)
+            await self._undo(UpdateRefused(UpdateCode.INSTALL_FAILED, why))
         else:
             await self._move(Stage.RESTARTING, boot=self._means.restart.run_id())
 

@@ -7,10 +7,9 @@ ready in the other slot.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from broker.protocol.updates import AssignedTarget, Assignment, Phase
 from device_client.errors import DeviceError, StateUnusable
@@ -25,7 +24,7 @@ from device_client.update.assignment import (
 from device_client.update.codes import PASSING, UpdateCode, UpdateRefused
 from device_client.update.finishing import to_its_end
 from device_client.update.health import HealthCheck
-from device_client.update.installers.port import Installer
+from device_client.update.installers.port import MARGIN, Installer
 from device_client.update.journal import WITHDRAWABLE, Journal, Stage, State
 from device_client.update.restarting import Restart
 from device_client.update.sink import FileSink
@@ -33,8 +32,6 @@ from device_client.update.sink import FileSink
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[AssignedTarget, FileSink], Awaitable[None]]
-_MARGIN: Final = 1 << 20
-"""Bytes that stay free for the journal, so that a full disk doesn't end in a standstill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +84,20 @@ class Updater:
                     await self._take_up(assignment)
                     return
 
+    async def follow_directors(self, keyids: Set[str], threshold: int) -> bool:
+        """Heeds who the director is; whether what was counted under former keys is forgotten."""
+        now, before = self.means.clock(), self.state
+        if steps.directed(before, keyids, threshold, now) == before:
+            return False
+        async with self.busy:
+            after = await self.change(lambda state: steps.directed(state, keyids, threshold, now))
+        return after.sequence < before.sequence or before.learned is not after.learned
+
+    async def learn(self, moment: datetime) -> None:
+        """Keeps what the director says of the time."""
+        if steps.learned(self.state, moment) is not self.state:
+            await self.change(lambda state: steps.learned(state, moment))
+
     async def choose(self, images: tuple[Image, ...]) -> None:
         """Goes on to fetch the images, as far as they don't run already.
 
@@ -130,7 +141,7 @@ class Updater:
             try:
                 receiving = await sink.opened(await installer.staging(image), image.target)
                 missing = image.target.length - receiving.position
-                if await installer.room() < missing + _MARGIN:
+                if await installer.room() < missing + MARGIN:
                     raise UpdateRefused(
                         UpdateCode.SPACE_MISSING, f"{image.target.path} needs {missing} bytes more."
                     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from device_client import durable
 from device_client.update.assignment import Image
 from device_client.update.finishing import to_its_end
-from device_client.update.installers.port import InstallFailed, free_bytes
+from device_client.update.installers.port import MARGIN, InstallFailed, free_bytes
 
 if TYPE_CHECKING:
     from tarfile import TarFile, TarInfo
@@ -93,6 +93,15 @@ class DirectorySlots:
             return
         durable.remove(slot)
         filling = durable.temporary_directory(slot)
+        try:
+            self._fill(filling, image, file)
+        except BaseException:
+            # A disk that it has filled must take the journal again, or there's no way back.
+            durable.remove(filling)
+            raise
+        durable.move(filling, slot)
+
+    def _fill(self, filling: Path, image: Image, file: Path) -> None:
         if image.target.path.endswith(_ARCHIVES):
             self._unpack(file, filling / "tree")
         else:
@@ -100,7 +109,6 @@ class DirectorySlots:
             os.link(file, filling / "image")
         filling.chmod(0o755)
         _sync_tree(filling)
-        durable.move(filling, slot)
 
     def _unpack(self, file: Path, tree: Path) -> None:
         import tarfile  # brings three decompressors with it
@@ -115,10 +123,10 @@ class DirectorySlots:
 
     def _members(self, archive: "TarFile") -> "Iterator[TarInfo]":
         """The archive's members, until they become too many or too large."""
-        size = 0
+        size, most = 0, min(self._most_unpacked, free_bytes(self._directory) - MARGIN)
         for number, member in enumerate(archive):
             size += member.size
-            if number >= _MAX_MEMBERS or size > self._most_unpacked:
+            if number >= _MAX_MEMBERS or size > most:
                 raise InstallFailed("The archive grows to more than is allowed.")
             yield member
 

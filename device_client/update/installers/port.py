@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from device_client.update.assignment import Image
+
+MARGIN: Final = 1 << 20
+"""Bytes that stay free for the journal, so that a full disk doesn't end in a standstill."""
 
 
 class InstallFailed(Exception):

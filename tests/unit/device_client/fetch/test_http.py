@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.protocol.zones import Zone
+from device_client.fetch import exchange
 from device_client.fetch.errors import (
     FetchError,
     ImageTooLong,
     ImageTooSlow,
     ImageUnavailable,
+    SourceUnfit,
 )
+from device_client.fetch.exchange import Reach, reach_of
 from device_client.fetch.limits import FetchLimits
 from device_client.fetch.plan import fetch
 from tests.support.certificates import Certificates
@@ -451,3 +454,41 @@ def test_a_device_at_rest_has_nothing_of_it_in_memory(tmp_path: Path) -> None:
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path.cwd(), timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("address", "reach"),
+    [
+        ("127.0.0.1", Reach.HERE),
+        ("::1", Reach.HERE),
+        ("::ffff:127.0.0.1", Reach.HERE),
+        ("0.0.0.0", Reach.HERE),
+        ("169.254.169.254", Reach.HERE),
+        ("fe80::1%eth0", Reach.HERE),
+        ("10.0.0.1", Reach.NEAR),
+        ("fd00::1", Reach.NEAR),
+        ("100.64.0.1", Reach.NEAR),
+        ("8.8.8.8", Reach.ANYWHERE),
+    ],
+)
+def test_from_how_far_an_address_is_reached(address: str, reach: Reach) -> None:
+    assert reach_of(address) is reach
+
+
+async def test_a_server_outside_leads_to_nothing_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever serves images could have a device ask what is in its own network."""
+    reaches = iter([Reach.ANYWHERE, Reach.HERE])
+    monkeypatch.setattr(exchange, "reach_of", lambda _: next(reaches))
+    async with (
+        hostile(honest(IMAGE)) as inside,
+        hostile(answers(302, Location=inside.url)) as outside,
+    ):
+        assert isinstance(await failed(outside, limits=quick(fruitless=1)), SourceUnfit)
+    assert not inside.asked
+
+
+async def test_what_a_url_may_hold_that_is_secret_is_shown_to_nobody() -> None:
+    for url in ("https://ann:secret@x.invalid/", "ftp://x.invalid/?token=secret", "http://[secret"):
+        with pytest.raises(FetchError) as caught:
+            await fetch(target_of(IMAGE, url), MemorySink(), None, QUICK, "")
+        assert "secret" not in str(caught.value)

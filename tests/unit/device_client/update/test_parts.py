@@ -21,6 +21,7 @@ from device_client.update.health import Both, CommandCheck, OnlineCheck
 from device_client.update.journal import NEXT, Journal, Stage, State, StepInvalid, Work
 from device_client.update.restarting import NoRestart, Reboot, ServiceRestart
 from device_client.update.timing import switch_time
+from tests.support.update_repository import MadeRepository
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 WORK = Work(
@@ -146,9 +147,9 @@ class TestConfig:
     def test_root_on_the_command_line_comes_first(self, tmp_path: Path) -> None:
         assert config.first_root(tmp_path, "flashed") == b"flashed"
         given_root = tmp_path / "1.root.json"
-        given_root.write_bytes(b"given")
+        given_root.write_bytes(root := MadeRepository().first_root)
         config.remember_root(tmp_path, given_root)
-        assert config.first_root(tmp_path, "flashed") == b"given"
+        assert config.first_root(tmp_path, "flashed") == root
 
 
 class TestPrograms:

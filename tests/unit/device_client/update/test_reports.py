@@ -103,7 +103,9 @@ async def test_repeated_word_for_word(device: UpdatingDevice, tmp_path: Path) ->
     assert first.report == second.report == third.report
 
 
-@pytest.mark.parametrize("code", [Code.REPORT_CONFLICT, Code.ASSIGNMENT_UNKNOWN])
+@pytest.mark.parametrize(
+    "code", [Code.REPORT_CONFLICT, Code.ASSIGNMENT_UNKNOWN, Code.FIELD_INVALID]
+)
 async def test_what_will_never_be_taken_is_not_in_the_way(
     device: UpdatingDevice, tmp_path: Path, code: Code
 ) -> None:
