@@ -8,7 +8,7 @@ from broker.core.rollout import Rollout, RolloutState
 from broker.ports import Clock, ReadTransaction, Registry
 from broker.services.doctor import Finding, Level
 
-_LOOKED_AT: Final = 20
+_LOOKED_AT: Final = 50
 
 
 async def examine_rollouts(registry: Registry, clock: Clock) -> list[Finding]:
@@ -32,9 +32,25 @@ def _examine(view: ReadTransaction, now: datetime) -> Iterator[Finding]:
             "See 'muster devices list --unsupported'; push them a newer image.",
         )
     newest = view.rollouts(_LOOKED_AT)
-    # Only the last word counts: what was stopped and followed by another is history.
-    for rollout in newest[:1] + [each for each in newest[1:] if each.moving]:
-        yield from _examine_one(rollout)
+    for place, rollout in enumerate(newest):
+        # What was stopped and followed by another for the same devices is history.
+        is_aborted = rollout.state is RolloutState.ABORTED
+        if not (is_aborted and any(_follows(later, rollout) for later in newest[:place])):
+            yield from _examine_one(rollout)
+
+
+def _follows(later: Rollout, earlier: Rollout) -> bool:
+    """Whether the later one brings something to every part of every device of the earlier one."""
+    old, new = earlier.selection, later.selection
+    if old.grows:
+        meets_all = new.everyone or (new.group, new.everyone) == (old.group, old.everyone)
+    else:
+        meets_all = new.everyone or set(old.devices) <= set(new.devices)
+    return meets_all and _parts(earlier) <= _parts(later)
+
+
+def _parts(rollout: Rollout) -> set[tuple[str, str]]:
+    return {(image.facts.model, image.facts.component) for image in rollout.images}
 
 
 def _examine_one(rollout: Rollout) -> Iterator[Finding]:
@@ -44,7 +60,8 @@ def _examine_one(rollout: Rollout) -> Iterator[Finding]:
             "rollout",
             rollout.name,
             f"It was stopped: {rollout.reason}.",
-            f"See 'muster update rollout {rollout.name}'; mend the image and push the next.",
+            f"See 'muster update rollout {rollout.name}'; mend the image and push the next, or "
+            f"close the matter: 'muster update cancel {rollout.name}'.",
         )
     elif rollout.state is RolloutState.PAUSED:
         yield Finding(
