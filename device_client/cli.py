@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -21,6 +22,7 @@ from device_client.errors import (
     RequestRejected,
     SerialMissing,
     StateLocked,
+    StateMissing,
     TimedOut,
 )
 from device_client.hardware import hardware_serial
@@ -49,12 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     try:
-        return int(options.command(options))
+        ended = int(options.command(options))
+        sys.stdout.flush()
+        return ended
+    except BrokenPipeError:
+        return _left_quietly()
     except DeviceError as error:
         print(f"muster-device: {error.stable_code}: {error}", file=sys.stderr)
         if error.remedy:
             print(f"  {error.remedy}", file=sys.stderr)
         return _exit_status(error)
+
+
+def _left_quietly() -> int:
+    """Whoever read the output has seen enough; what Python still holds back goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _claim(options: argparse.Namespace) -> int:
@@ -116,6 +128,11 @@ def _remember_updates(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if not options.state.is_dir():
+        raise StateMissing(
+            f"There is no state directory {options.state}.",
+            "Correct --state DIR; 'muster-device claim' makes a new device's.",
+        )
     report = status.report(options.state)
     if options.json:
         print(codec.encode(report).decode())

@@ -27,6 +27,12 @@ class StateUnusable(DeviceError):
     code = "state_unusable"
 
 
+class StateMissing(DeviceError):
+    """There is no state directory to look into."""
+
+    code = "state_missing"
+
+
 class StateLocked(DeviceError):
     """Another agent works in this state directory."""
 

@@ -1,6 +1,9 @@
 """The command line: what is remembered, what is refused, and how it ends."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,11 +164,32 @@ def test_every_failure_has_an_exit_status_and_a_remedy(
 def test_status_of_a_device_that_knows_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "state").mkdir()
     assert run(tmp_path, "status", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["membership"] == Membership.NO_BUNDLE
     assert report["device_id"] is None
+    assert not any((tmp_path / "state").iterdir())
+
+
+def test_status_of_a_directory_that_isn_t_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "status") == cli.FAILED
+    said = capsys.readouterr()
+    assert "state_missing" in said.err
+    assert str(tmp_path / "state") in said.err
+    assert said.out == ""
     assert not (tmp_path / "state").exists()
+
+
+def test_status_into_a_pipe_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "device_client", "status", "--state", str(tmp_path)]
+    with os.fdopen(writer, "wb") as pipe:
+        ended = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stderr) == (cli.FAILED, b"")
 
 
 def test_status_of_a_member(
