@@ -66,7 +66,6 @@ _log = structlog.get_logger(__name__)
 
 SERVICE_NAMES = {Zone.CLAIM: "muster-service-claim", Zone.FLEET: "muster-service-fleet"}
 _REQUESTS = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}
-TRUST_BUNDLE_VERSION = 1
 _CANCEL_AGAIN_S = 0.5
 
 
@@ -126,6 +125,8 @@ class Muster:
                     self._broker(zone)
                 )
             running = Running(endpoints[Zone.CLAIM], endpoints[Zone.FLEET])
+            if self._settings.metrics_port is not None:
+                self._telemetry.serve(self._settings.metrics_port)
             await self._serve(registry, authority, controls, running, ready, stop)
 
     async def _prepare_fleet(self, registry: SqlRegistry, authority: FleetAuthorities) -> None:
@@ -152,8 +153,6 @@ class Muster:
         ready: Callable[[Running], None],
         stop: asyncio.Event,
     ) -> None:
-        if self._settings.metrics_port is not None:
-            self._telemetry.serve(self._settings.metrics_port)
         links = _Links()
         outbox = Outbox(registry, links)
         refusals = RefusalLog(registry, self._clock)
@@ -204,10 +203,7 @@ class Muster:
             work.append(tasks.create_task(self._announce(registry, links, running, ready)))
             await stop.wait()
             await _end(work)
-        try:
-            await outbox.clear_sent()
-        except RegistryError as error:  # then the next life publishes them again, to no harm
-            _log.warning("outbox_not_cleared", error=str(error), remedy=error.remedy)
+        await _clear_sent(outbox)
 
     def _update_chores(self, registry: SqlRegistry, on_told: Callable[[], None]) -> list[Chore]:
         sources = self._settings.updates.sources
@@ -355,6 +351,13 @@ async def _give_alarms(alarms: ClaimAlarms) -> None:
             detail=each.detail,
             remedy=f"see 'muster claim-cert show {each.claim_name}'; if it leaked, revoke it",
         )
+
+
+async def _clear_sent(outbox: Outbox) -> None:
+    try:
+        await outbox.clear_sent()
+    except RegistryError as error:  # then the next life publishes them again, to no harm
+        _log.warning("outbox_not_cleared", error=str(error), remedy=error.remedy)
 
 
 async def _warn(warnings: UpdateWarnings) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.ca.home import MusterHome
-from broker.app import TRUST_BUNDLE_VERSION
+from broker.adapters.ca.server_trust import FIRST_VERSION
 from broker.protocol import codec
 from broker.protocol.messages import ConfirmAccepted, Endpoint, EnrollAccepted, TrustBundle
 from broker.protocol.names import DeviceId
@@ -22,7 +22,7 @@ def canned_answers(
 ) -> dict[str, bytes]:
     """By the topic of the request, both answers of every device."""
     authority = FileAuthority.load(home)
-    trust = TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=home.server_anchors.read_text())
+    trust = TrustBundle(version=FIRST_VERSION, anchors=home.server_anchors.read_text())
     now = datetime.now(UTC)
     answers = {}
     for device in devices:

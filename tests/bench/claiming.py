@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from broker.adapters.ca.file_authority import FileAuthority
+from broker.adapters.ca.server_trust import FIRST_VERSION
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry import SqlRegistry
-from broker.app import TRUST_BUNDLE_VERSION
 from broker.entry.housekeeping import Chore
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
@@ -45,7 +45,7 @@ class ClaimDesk:
         self, installation: Installation, registry: SqlRegistry, authority: FileAuthority
     ) -> None:
         anchors = installation.home.server_anchors.read_text(encoding="ascii")
-        trust = TrustBundle(version=TRUST_BUNDLE_VERSION, anchors=anchors)
+        trust = TrustBundle(version=FIRST_VERSION, anchors=anchors)
         self._outbox = Outbox(registry, _Nowhere())
         issuing = Issuing(
             authority,

@@ -57,7 +57,7 @@ def key_of(csr: str) -> bytes:
 def pinned(home: MusterHome) -> TrustBundle:
     """The installation's anchors, with the root that devices pin."""
     root = home.root.certificate.read_text()
-    return dataclasses.replace(read_trust_bundle(home, 1), root=root)
+    return dataclasses.replace(read_trust_bundle(home), root=root)
 
 
 def _proven_name(request: RecoverRequest) -> DeviceId:

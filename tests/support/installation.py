@@ -11,7 +11,6 @@ from broker.adapters.ca.claim_authority import IssuedClaimCertificate, issue_cla
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry.migrate import migrate
-from broker.app import TRUST_BUNDLE_VERSION
 from broker.core.keys import KeyType
 from broker.core.records import (
     Certificate,
@@ -106,9 +105,7 @@ class Installation:
 
     def bundle(self, claim: Endpoint, name: ClaimName = BATCH) -> ClaimBundle:
         """What would be flashed on the batch."""
-        return make_bundle(
-            self.claims[name], claim, read_trust_bundle(self.home, TRUST_BUNDLE_VERSION)
-        )
+        return make_bundle(self.claims[name], claim, read_trust_bundle(self.home))
 
     async def devices(self) -> list[Device]:
         """All devices, as the registry has them."""

@@ -8,11 +8,8 @@ from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint, TrustBundle
 
 
-def read_trust_bundle(home: MusterHome, version: int = FIRST_VERSION) -> TrustBundle:
+def read_trust_bundle(home: MusterHome) -> TrustBundle:
     """The anchors by which devices authenticate brokers, with the root that signs successors.
-
-    Args:
-        version: of a home whose bundle was never replaced.
 
     Raises:
         AuthorityError: a file can't be read.
@@ -21,7 +18,7 @@ def read_trust_bundle(home: MusterHome, version: int = FIRST_VERSION) -> TrustBu
     if signed is not None:
         return signed.contents
     return TrustBundle(
-        version=version,
+        version=FIRST_VERSION,
         anchors=read_file(home.server_anchors).decode("ascii"),
         root=read_file(home.root.certificate).decode("ascii"),
     )

@@ -107,10 +107,10 @@ def test_the_claim_zones_crl(home: MusterHome, issued: IssuedClaimCertificate) -
 
 def test_a_bundle_survives_its_file(home: MusterHome, issued: IssuedClaimCertificate) -> None:
     endpoint = Endpoint(host="mqtt.example.org", port=8883)
-    bundle = make_bundle(issued, endpoint, read_trust_bundle(home, version=3))
+    bundle = make_bundle(issued, endpoint, read_trust_bundle(home))
     assert read_bundle(write_bundle(bundle)) == bundle
     assert bundle.claim_name == "batch_7"
     assert bundle.claim == endpoint
-    assert bundle.trust_bundle.version == 3
+    assert bundle.trust_bundle.version == 1
     anchor = x509.load_pem_x509_certificate(bundle.trust_bundle.anchors.encode())
     assert anchor == certificate_in(home.infrastructure.certificate)
