@@ -110,6 +110,13 @@ class UpdateRepository(Protocol):
             UpdateError: REPOSITORY_MISSING or KEY_MISSING.
         """
 
+    def directors(self) -> frozenset[str]:
+        """The ids of the keys that root names as the director's; none without a repository.
+
+        Raises:
+            UpdateError: REPOSITORY_DAMAGED or FILE_UNREADABLE.
+        """
+
     def lapsing(self, now: datetime) -> list[Lapse]:
         """The roles that somebody has to sign anew soon, the most urgent first."""
 

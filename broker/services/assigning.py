@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from broker.core.assigning import RENEW_WITHIN, Sources, given, message
+from broker.core.assigning import LIFETIME, RENEW_WITHIN, Sources, given, message
 from broker.core.rollout import IN_FLIGHT, Progress, Rollout, RolloutState, Step, next_progress
 from broker.core.rollout_offer import MEMBERS, SUPERSEDED, Skip, Tell, offer
 from broker.core.rollout_pace import Bucket, refilled
@@ -20,6 +20,7 @@ from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
+from broker.protocol.updates import SignedAssignment
 from broker.update_ports import UpdateRepository
 
 BATCH: Final = 2000
@@ -28,6 +29,7 @@ PAGE: Final = 500
 """Of those who are called back, or whose assignments are renewed, in one transaction."""
 _TOGETHER: Final = 250
 """Of them, those whose assignments are signed, and committed, together."""
+_LOOK_FOR_FORMER_S: Final = 60.0
 _HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
 
 
@@ -67,6 +69,7 @@ class Assigner:
         self._new_nonce = new_nonce
         self._sources = sources
         self._on_told = on_told
+        self._looked_for_former_s: float | None = None
 
     async def tell(self, rollout: Rollout, parts: Sequence[Part]) -> int:
         """Tells these what the rollout has for them, or skips them; returns how many were told.
@@ -131,10 +134,12 @@ class Assigner:
         return told
 
     async def renew(self) -> int:
-        """Renews what expires soon and still holds; returns how many that were."""
+        """Renews what still holds and expires soon, or was signed by a former director's key, which
+        devices don't heed any more; returns how many that were."""
         now = self._clock.now()
+        within = LIFETIME if await self._holds_former() else RENEW_WITHIN
         expiring = await self._registry.read(
-            lambda view: view.expiring_assignments(now + RENEW_WITHIN, PAGE)
+            lambda view: view.expiring_assignments(now + within, PAGE)
         )
         if not expiring:
             return 0
@@ -145,6 +150,23 @@ class Assigner:
         ]
         signed = await self._sign(lifetime)
         return await self._registry.write(lambda tx: _renew(tx, expiring, signed, now))
+
+    async def _holds_former(self) -> bool:
+        """Whether the oldest of what still holds was signed by a key that root doesn't name now.
+
+        What is newer was signed later, so the oldest speaks for all.
+        """
+        now_s = self._clock.monotonic()
+        looked_s = self._looked_for_former_s
+        if looked_s is not None and now_s - looked_s < _LOOK_FOR_FORMER_S:
+            return False
+        named = await asyncio.to_thread(self._repository.directors)
+        latest = self._clock.now() + LIFETIME
+        signers = await self._registry.read(lambda view: _oldest_signers(view, latest))
+        if not named or not signers or signers & named:
+            self._looked_for_former_s = now_s
+            return False
+        return True
 
     async def _sign(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
         if not wanted:
@@ -277,6 +299,16 @@ def _call_back(tx: WriteTransaction, signed: Sequence[_Signed], code: str, now: 
         told.append(each)
     _retain(tx, told)
     return len(told)
+
+
+def _oldest_signers(view: ReadTransaction, latest: datetime) -> frozenset[str]:
+    """The ids of the keys that signed it; none when nothing holds."""
+    for each in view.expiring_assignments(latest, PAGE):
+        found = view.retained(desired_topic(each.device_id, Desired.UPDATE))
+        if found is not None and found.payload:
+            signed = codec.decode(found.payload, SignedAssignment, len(found.payload))
+            return frozenset(one.keyid for one in signed.signatures)
+    return frozenset()
 
 
 def _holding(

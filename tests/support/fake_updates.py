@@ -30,6 +30,7 @@ class FakeRepository:
     published: list[PublishedTarget] = field(default_factory=lambda: [a_target()])
     metadata: dict[str, bytes] = field(default_factory=dict)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    keyid: str = KEY_ID
     refreshed: list[datetime] = field(default_factory=list)
 
     def files(self) -> Mapping[str, bytes]:
@@ -53,8 +54,12 @@ class FakeRepository:
         """With a key that nobody needs to trust."""
         signature = base64.b64encode(self.key.sign(assignment_statement(text))).decode()
         return SignedAssignment(
-            assignment=text, signatures=(KeySignature(keyid=KEY_ID, signature=signature),)
+            assignment=text, signatures=(KeySignature(keyid=self.keyid, signature=signature),)
         )
+
+    def directors(self) -> frozenset[str]:
+        """The one that signs."""
+        return frozenset({self.keyid})
 
     def unusable_keys(self) -> list[UpdateError]:
         return []

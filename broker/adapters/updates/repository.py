@@ -101,6 +101,14 @@ class HomeUpdateRepository:
         )
         return SignedAssignment(assignment=text, signatures=signatures)
 
+    def directors(self) -> frozenset[str]:
+        """See `UpdateRepository`."""
+        read = self._current()
+        if read is None:
+            return frozenset()
+        keyids, _ = director_of(read.state.root.signed)
+        return frozenset(keyids)
+
     def lapsing(self, now: datetime) -> list[Lapse]:
         """See `UpdateRepository`."""
         read = self._current()

@@ -17,6 +17,7 @@ from broker.services.rollout_director import SILENT_AFTER
 from broker.update_ports import UpdateError
 from tests.support.desk import GROUP, Desk
 from tests.support.fake_updates import a_target
+from tests.support.records import a_fingerprint
 from tests.support.rollouts import NEVER, UpdateDesk, a_report, in_waves
 
 ALL = [f"lamp-{number:02d}" for number in range(20)]
@@ -319,6 +320,24 @@ async def test_what_still_holds_is_renewed_before_it_expires(updates: UpdateDesk
     assert same == first
     assert await updates.director.advance() == 0
     assert await updates.told("lamp-2") is None
+
+
+async def test_what_a_replaced_director_signed_is_signed_anew(updates: UpdateDesk) -> None:
+    """Devices heed its key no more, and would wait for half an assignment's life."""
+    await updates.add("lamp-1", "lamp-2", "lamp-3")
+    await updates.push(timing=Timing(window="22:00-04:00"))
+    assert await updates.director.advance() == 3
+    await updates.say("lamp-3", Phase.INSTALLED)
+    first = await updates.told("lamp-1")
+    updates.repository.keyid = a_fingerprint("the next director")
+    updates.desk.clock.at += timedelta(hours=1)
+    assert await updates.director.advance() == 2
+    again = await updates.told("lamp-1")
+    assert first is not None
+    assert again is not None
+    assert replace(again, issued_at=first.issued_at, expires=first.expires) == first
+    assert await updates.director.advance() == 0
+    assert await updates.told("lamp-3") is None
 
 
 async def test_each_device_gets_the_image_of_its_model(updates: UpdateDesk) -> None:
