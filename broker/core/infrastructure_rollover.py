@@ -78,5 +78,5 @@ def reach(known: ServerRollover | None, phase: ServerPhase) -> ServerRollover:
     if known is None:
         raise RolloverError("there is no rollover of the infrastructure authority")
     if known.phase is not phase and _NEXT.get(known.phase) is not phase:
-        raise RolloverError(f"it is {known.phase}, so {phase} isn't what comes next")
+        raise RolloverError(f"the phase is '{known.phase}', which '{phase}' doesn't follow")
     return replace(known, phase=phase)

@@ -6,11 +6,10 @@ from typing import Annotated, Final
 import typer
 
 from broker import server_authorities
-from broker.authorities import RootKey
 from broker.core.infrastructure_rollover import ServerPhase
-from broker.entry.cli.ca_rollover import RootKeyOption, RootPassphraseOption
-from broker.entry.cli.options import JsonOption, common, read_passphrase, with_registry
+from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
+from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import shown_time
 from broker.installation import Installation
 from broker.ports import Registry
@@ -43,10 +42,7 @@ def start(
 ) -> None:
     """Make a new authority; devices are told of it by a trust bundle that the root signs."""
     installation = common(context).installation()
-    passphrase = installation.passphrase
-    if root_passphrase_file is not None:
-        passphrase = read_passphrase(root_passphrase_file)
-    root = RootKey(root_key, passphrase)
+    root = root_key_of(installation, root_key, root_passphrase_file)
     _do(installation, lambda r: server_authorities.start(installation, r, root), as_json)
 
 
@@ -78,10 +74,7 @@ def finish(
 ) -> None:
     """End the trust in the old authority."""
     installation = common(context).installation()
-    passphrase = installation.passphrase
-    if root_passphrase_file is not None:
-        passphrase = read_passphrase(root_passphrase_file)
-    root = RootKey(root_key, passphrase)
+    root = root_key_of(installation, root_key, root_passphrase_file)
     _do(installation, lambda r: server_authorities.finish(installation, r, root), as_json)
 
 

@@ -1,23 +1,17 @@
 """`muster ca rollover`: replace the operational authority while the fleet lives on."""
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from broker.authorities import RootKey, check_start, start_rollover
+from broker.authorities import check_start, start_rollover
 from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
 from broker.core.campaign import CampaignState
 from broker.core.campaign_pace import MAX_PER_MINUTE
-from broker.entry.cli.options import (
-    DryRunOption,
-    JsonOption,
-    common,
-    read_passphrase,
-    with_registry,
-)
+from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import advance, emit, note, progress, table
+from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import rollover_json, shown_time
 from broker.ports import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
@@ -28,15 +22,6 @@ commands = typer.Typer(
 
 _PAUSE_S: Final = 0.5
 _SHOWN: Final = 20
-
-RootKeyOption = Annotated[
-    Path | None,
-    typer.Option("--root-key", metavar="FILE", help="The root's key, if it isn't in the home."),
-]
-RootPassphraseOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="What opens the root's key, if that is another passphrase."),
-]
 
 
 @commands.command("start")
@@ -49,17 +34,17 @@ def start(
     ] = PER_MINUTE,
     wave: Annotated[
         int | None,
-        typer.Option(min=1, help="So many first; more once nine in ten of them have moved."),
+        typer.Option(
+            min=1, max=MAX_WAVE, help="So many first; more once nine in ten of them have moved."
+        ),
     ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new authority; the service has the broker trust both, then moves the devices."""
     installation = common(context).installation()
-    passphrase = installation.passphrase
-    if root_passphrase_file is not None:
-        passphrase = read_passphrase(root_passphrase_file)
-    root, pace = RootKey(root_key, passphrase), Pace(per_minute, wave)
+    root = root_key_of(installation, root_key, root_passphrase_file)
+    pace = Pace(per_minute, wave)
     act = check_start if dry_run else start_rollover
     standing = with_registry(installation, lambda registry: act(installation, registry, pace, root))
     _show(standing, as_json)
