@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry.migrate import migrate
+from broker.adapters.run_lock import is_held
 from broker.ports import Registry, Revocation
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
@@ -29,10 +30,12 @@ from broker.registries import open_registry
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import SETTINGS_FILE, Settings, load_settings
-from broker.updating import update_repository
+from broker.updating import UPDATES, update_repository
 
 if TYPE_CHECKING:
     from broker.app import Muster
+
+FIRST_ROOT: Final = "1.root.json"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,16 @@ class Installation:
         """The CRL that the claim broker reads."""
         return HomeCrlFile(self.home.crl_file(Zone.CLAIM))
 
+    def is_served(self) -> bool | None:
+        """Whether a service runs on this home, on this machine; None when that can't be seen."""
+        return is_held(self.home.run / "service.lock")
+
+    def lacks_update_root(self) -> bool:
+        """Whether an update repository was begun and not published yet, so that claim bundles carry
+        no root. Blocks."""
+        is_begun = (self.home.path / UPDATES / "staging").is_dir()
+        return is_begun and FIRST_ROOT not in update_repository(self.home, self.passphrase).files()
+
     def migrate(self) -> None:
         """Brings the registry to this release's schema. Blocks; doing it again changes nothing.
 
@@ -116,7 +129,7 @@ class HomeClaimAuthority:
         """Reads the authority's key, signs, and forgets the key."""
         issued = issue_claim_certificate(self.home, name, not_after, now, self.passphrase)
         trust = read_trust_bundle(self.home)
-        first = update_repository(self.home, self.passphrase).files().get("1.root.json")
+        first = update_repository(self.home, self.passphrase).files().get(FIRST_ROOT)
         update_root = None if first is None else first.decode()
         bundle = replace(make_bundle(issued, self.claim, trust), update_root=update_root)
         return NewClaim(bundle, issued.serial, issued.not_before, issued.not_after)

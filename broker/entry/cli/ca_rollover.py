@@ -9,7 +9,7 @@ from broker.authorities import check_start, start_rollover
 from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
 from broker.core.campaign import CampaignState
 from broker.core.campaign_pace import MAX_PER_MINUTE
-from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
+from broker.entry.cli.options import MAX_WAVE, DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import advance, emit, note, progress, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import rollover_json, shown_time

@@ -8,6 +8,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from broker.entry.cli.output import STYLES, note
 from broker.installation import Installation, open_installation
 from broker.ports import Registry
 from broker.services.problems import Problem, ProblemCode
@@ -15,6 +16,8 @@ from broker.services.problems import Problem, ProblemCode
 ResultT = TypeVar("ResultT")
 
 MAX_PASSPHRASE: Final = 1024
+MAX_WAVE: Final = 1_000_000
+"""Devices; more than any fleet has."""
 _HERE: Final = Path("muster-home")
 _SYSTEM: Final = Path("/etc/muster")
 
@@ -74,6 +77,16 @@ def with_registry(
             return await work(registry)
 
     return asyncio.run(run())
+
+
+def warn_unserved(installation: Installation) -> None:
+    """Says so when nobody is there to carry out what was begun."""
+    if installation.is_served() is False:
+        note(
+            "No service runs on this home, on this machine: it begins when one does "
+            "('systemctl start muster', or 'muster up').",
+            STYLES["warning"],
+        )
 
 
 def read_passphrase(path: Path) -> bytes:
