@@ -4,8 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from device_client.timekeeping import RELEASED, Standing, Timekeeper
+from device_client.validity import leads_to
+from tests.support.test_pki import Authority
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -93,3 +97,24 @@ def test_a_correction_ends_for_good_when_the_clock_is_set(tmp_path: Path) -> Non
 def test_a_damaged_file_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "clock.json").write_bytes(content)
     assert Clocks().keeper(tmp_path).floor() == RELEASED
+
+
+def test_a_certificate_proves_no_time_beyond_its_issuer_s_end() -> None:
+    """Else a stolen operational key could put a device's floor out of everybody's reach."""
+    root = Authority("root", None)
+    operational = Authority("operational", 0, root)
+    end = operational.certificate.not_valid_after_utc
+
+    def chain(leaf: x509.Certificate) -> str:
+        return _pem(leaf) + _pem(operational.certificate)
+
+    left = (end - datetime.now(UTC)) / DAY
+    inside, _ = operational.issue("lamp-1", days=(left - 1, left + 9))
+    beyond, _ = operational.issue("lamp-1", days=(left + 1, left + 9))
+    assert leads_to(chain(inside), _pem(root.certificate))
+    assert not leads_to(chain(beyond), _pem(root.certificate))
+    assert not leads_to(chain(inside), _pem(Authority("root", None).certificate))
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode("ascii")
