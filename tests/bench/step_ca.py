@@ -19,8 +19,8 @@ from tests.bench.report import Row, at_least, not_measured
 from tests.bench.service_cost import sqlite_cost
 from tests.bench.signing_client import SigningClient
 from tests.bench.tokens import Provisioner
+from tests.support.pki import Authority
 from tests.support.ports import free_port
-from tests.support.test_pki import Authority
 
 _WHAT: Final = "service cost of a claim against step-ca's of a certificate"
 _TO_HOLD: Final = 3.0

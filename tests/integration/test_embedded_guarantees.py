@@ -16,7 +16,7 @@ from broker.adapters.brokers.embedded import EmbeddedBroker, Zone
 from broker.adapters.brokers.embedded.errors import Ending
 from broker.adapters.brokers.embedded.packets import DISCONNECT
 from tests.support.embedded import client_context, connect_packet, mqtt, raw, receive, running
-from tests.support.test_pki import Pair, Pki
+from tests.support.pki import Pair, Pki
 from tests.support.waiting import eventually
 
 CLAIM = "muster/v1/claim"

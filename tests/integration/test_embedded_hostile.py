@@ -17,7 +17,7 @@ from amqtt.mqtt.subscribe import SubscribePacket
 from broker.adapters.brokers.embedded import BrokerLimits, EmbeddedBroker, Zone
 from broker.adapters.brokers.embedded.errors import Ending
 from tests.support.embedded import RawClient, connect_packet, mqtt, raw, running
-from tests.support.test_pki import Pki
+from tests.support.pki import Pki
 from tests.support.waiting import eventually
 
 DEVICE = "muster/v1/device/dev-1"

@@ -22,7 +22,7 @@ from broker.adapters.brokers.embedded import (
 from broker.adapters.brokers.embedded.errors import Ending
 from broker.adapters.brokers.embedded.packets import DISCONNECT
 from tests.support.embedded import client_context, mqtt, raw, receive, running
-from tests.support.test_pki import SERVER_AUTH, Pki
+from tests.support.pki import SERVER_AUTH, Pki
 from tests.support.waiting import eventually
 
 

@@ -12,7 +12,7 @@ from amqtt.mqtt.connect import ConnectPacket, ConnectPayload, ConnectVariableHea
 from broker.adapters.brokers.embedded import BrokerLimits, EmbeddedBroker, Zone
 from broker.adapters.brokers.embedded.framing import FrameSplitter
 from broker.adapters.brokers.embedded.packets import Packet, decode
-from tests.support.test_pki import Pair, Pki
+from tests.support.pki import Pair, Pki
 
 DEADLINE_S = 10.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
-from tests.support.test_pki import SERVER_AUTH, Pki
+from tests.support.pki import SERVER_AUTH, Pki
 
 
 class StrangeServer:

@@ -14,7 +14,7 @@ from broker.adapters.brokers.embedded import BrokerError, BrokerErrorCode, Broke
 from broker.adapters.brokers.embedded.errors import Ended, Ending
 from broker.adapters.brokers.embedded.peer import Peer, identify
 from broker.adapters.brokers.embedded.trust import Trust, load_trust
-from tests.support.test_pki import DAY, SERVER_AUTH, Authority, Pair, Pki
+from tests.support.pki import DAY, SERVER_AUTH, Authority, Pair, Pki
 
 NOW = dt.datetime.now(dt.UTC)
 HOUR = dt.timedelta(hours=1)

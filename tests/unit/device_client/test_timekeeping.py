@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from device_client.timekeeping import RELEASED, Standing, Timekeeper
 from device_client.validity import leads_to
-from tests.support.test_pki import Authority
+from tests.support.pki import Authority
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -1,7 +1,7 @@
 """A public key infrastructure of the installation's shape, made in memory for one test.
 
 Three self-signed anchors: root (which issues operational), claim and infrastructure; every one that
-issues leaf certificates has a CRL. (The name says test; it holds no tests.)
+issues leaf certificates has a CRL.
 """
 
 import datetime as dt
