@@ -50,6 +50,7 @@ async def examine(installation: Installation) -> list[Finding]:
     findings += await asyncio.gather(*(_examine_broker(installation, zone) for zone in Zone))
     for zone in Zone:
         findings += await _examine_steering(installation, zone)
+    findings += await asyncio.to_thread(lambda: list(_examine_service(installation)))
     return findings
 
 
@@ -195,6 +196,22 @@ async def _examine_broker(installation: Installation, zone: Zone) -> Finding:
         return Finding(Level.ERROR, "broker", subject, f"{error}.", error.remedy)
     message = f"{endpoint.host}:{endpoint.port} and the service accept each other ({agreed})."
     return Finding(Level.OK, "broker", subject, message)
+
+
+def _examine_service(installation: Installation) -> Iterator[Finding]:
+    """Embedded brokers end with the service, so only a Mosquitto can hide that there is none."""
+    zones = [installation.settings.zone(zone) for zone in Zone]
+    if all(zone.broker is not BrokerKind.MOSQUITTO for zone in zones):
+        return
+    if installation.is_served() is False:
+        yield Finding(
+            Level.WARNING,
+            "service",
+            "run/service.lock",
+            "No service runs on this home: devices reach Mosquitto, and nobody answers them.",
+            "Start it: 'systemctl start muster', or 'muster up'. If it runs on another machine, "
+            "run doctor there.",
+        )
 
 
 async def _examine_steering(installation: Installation, zone: Zone) -> list[Finding]:

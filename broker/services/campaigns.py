@@ -41,6 +41,7 @@ COUNTER = "campaign"
 MAX_NAMED = 10_000
 """Devices that are named one by one; larger selections are listed in pages."""
 PER_MINUTE = 60
+_LOOKED_AT = 1000
 
 EVENTS = {
     CampaignInput.PAUSE: EventKind.ROTATION_PAUSED,
@@ -181,6 +182,26 @@ async def find(registry: Registry, campaign_id: int | None) -> Campaign:
                 "Start one: 'muster rotate start --group NAME'.",
             )
         return newest[0]
+
+    return await registry.read(work)
+
+
+async def begun(
+    registry: Registry, selection: Selection, since: datetime | None
+) -> Campaign | None:
+    """The newest campaign for this selection that goes on, or was carried out after `since`.
+
+    With `since` None, only one that goes on. One that was cancelled is none.
+    """
+
+    def work(view: ReadTransaction) -> Campaign | None:
+        for each in view.campaigns(_LOOKED_AT):
+            goes_on = each.state in (CampaignState.RUNNING, CampaignState.PAUSED)
+            is_recent = since is not None and each.created_at >= since
+            is_done = each.state is CampaignState.DONE and is_recent
+            if each.selection == selection and (goes_on or is_done):
+                return each
+        return None
 
     return await registry.read(work)
 

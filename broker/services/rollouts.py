@@ -204,6 +204,23 @@ async def retry(registry: Registry, clock: Clock, name: str, devices: Sequence[s
     return requeued
 
 
+async def retriable(registry: Registry, name: str, devices: Sequence[str] = ()) -> int:
+    """How many devices `retry` would put into the queue again; nothing is changed.
+
+    Raises:
+        Problem: as `retry`.
+    """
+    _refuse_state(await registry.read(lambda view: known(view, name)), RolloutInput.RETRY)
+    if devices:
+        return len(await registry.read(lambda view: _named_again(view, name, devices)))
+    found = 0
+    after: DeviceId | None = DeviceId("")
+    while after is not None:
+        again, after = await registry.read(partial(_page_again, name=name, after=after))
+        found += len(again)
+    return found
+
+
 async def look(registry: Registry, name: str) -> RolloutView:
     """One rollout.
 
@@ -261,7 +278,7 @@ def _image(path: str, published: Sequence[PublishedTarget]) -> Image:
             return Image(each.path, each.sha256, each.length, each.facts)
     raise UpdateError(
         UpdateCode.IMAGE_UNKNOWN,
-        f"{path} isn't published",
+        f"{path!r} isn't published",
         "see 'muster update status'; sign and publish it first",
     )
 
@@ -298,9 +315,16 @@ def _preview_page(
 
 
 def _requeue_named(tx: WriteTransaction, name: str, devices: Sequence[str], now: datetime) -> int:
-    requeued = 0
+    again = _named_again(tx, name, devices)
+    for part in again:
+        tx.save_part(_again(part, now))
+    return len(again)
+
+
+def _named_again(view: ReadTransaction, name: str, devices: Sequence[str]) -> list[Part]:
+    again = []
     for each in dict.fromkeys(devices):
-        part = tx.part(name, DeviceId(each))
+        part = view.part(name, DeviceId(each))
         if part is None:
             raise Problem(
                 ProblemCode.DEVICE_UNKNOWN,
@@ -308,21 +332,27 @@ def _requeue_named(tx: WriteTransaction, name: str, devices: Sequence[str], now:
                 f"See 'muster update rollout {name} --devices'.",
             )
         if part.progress in _AGAIN or part.progress is Progress.SKIPPED:
-            tx.save_part(_again(part, now))
-            requeued += 1
-    return requeued
+            again.append(part)
+    return again
 
 
 def _requeue_page(
     tx: WriteTransaction, name: str, after: DeviceId, now: datetime
 ) -> tuple[int, DeviceId | None]:
     """How many, and up to whom; none when there are no more."""
-    some = tx.parts(name, sorted(_AGAIN), after, _PAGE)
-    # Who was taken over by a newer rollout isn't to be taken back to an older image.
-    again = [part for part in some if part.code != SUPERSEDED]
+    again, last = _page_again(tx, name, after)
     for part in again:
         tx.save_part(_again(part, now))
-    return len(again), some[-1].device_id if len(some) == _PAGE else None
+    return len(again), last
+
+
+def _page_again(
+    view: ReadTransaction, name: str, after: DeviceId
+) -> tuple[list[Part], DeviceId | None]:
+    some = view.parts(name, sorted(_AGAIN), after, _PAGE)
+    # Who was taken over by a newer rollout isn't to be taken back to an older image.
+    again = [part for part in some if part.code != SUPERSEDED]
+    return again, some[-1].device_id if len(some) == _PAGE else None
 
 
 def _again(part: Part, now: datetime) -> Part:

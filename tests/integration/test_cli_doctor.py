@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.adapters.run_lock import held
 from broker.examination import examine
 from broker.installation import open_installation
 from broker.protocol.zones import Zone
@@ -135,6 +136,17 @@ async def steering(stack: Stack) -> dict[str, Finding]:
 
 def levels(findings: dict[str, Finding]) -> tuple[str, str]:
     return findings["claim broker"].level, findings["fleet broker"].level
+
+
+async def test_a_mosquitto_without_a_service_is_called_out(mosquittos: Stack) -> None:
+    installation = open_installation(mosquittos.installation.home.path, None)
+
+    async def service() -> list[str]:
+        return [each.level for each in await examine(installation) if each.check == "service"]
+
+    assert await service() == ["warning"]
+    with held(installation.home.run / "service.lock"):
+        assert await service() == []
 
 
 async def test_a_mosquitto_that_does_not_run_can_not_be_steered(mosquittos: Stack) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broker.adapters.run_lock import held
 from broker.protocol.updates import Phase
 from tests.support.acting import joined, run_muster
 from tests.support.commands import Operator
@@ -70,6 +71,34 @@ def test_a_dry_run_starts_nothing(operator: Operator) -> None:
     assert operator.succeeds("update", "rollouts", "--json").out == ""
 
 
+def test_that_nobody_carries_it_out_is_said_while_it_is_so(operator: Operator) -> None:
+    said = "No service runs on this home"
+    assert said in operator.succeeds("update", "push", IMAGE, "--all").err
+    with held(operator.home / "run" / "service.lock"):
+        assert said not in operator.succeeds("update", "push", IMAGE, "--all").err
+
+
+def test_an_image_whose_support_is_over_is_called_out(operator: Operator) -> None:
+    assert "support" not in operator.succeeds("update", "push", IMAGE, "--all", "--dry-run").err
+    image, keys = operator.file("old.bin", "old"), operator.folder / "keys"
+    said = ("--model", "meter", "--version", "0.9.0", "--security-counter", "1")
+    operator.succeeds("update", "add", image, *said, "--support-until", "2020-12-31")
+    operator.succeeds("update", "sign", "--yes", "--key", keys / "targets-1.key")
+    operator.succeeds("update", "publish")
+    for more in ((), ("--dry-run",)):
+        told = operator.succeeds("update", "push", "meter/0.9.0/old.bin", "--all", *more).err
+        assert "The support of meter/0.9.0/old.bin ended at 2020-12-31" in told
+
+
+def test_a_retry_can_be_tried_before(operator: Operator) -> None:
+    operator.succeeds("update", "push", IMAGE, "--all")
+    asked = operator.succeeds("update", "retry", "meter-1-0-0", "--dry-run")
+    assert asked.out == "0 devices would be in the queue again.\n"
+    assert "Nothing was changed" in asked.err
+    unknown = operator("update", "retry", "none", "--dry-run")
+    assert "[rollout_unknown]" in unknown.err
+
+
 def test_what_makes_no_sense_is_refused(operator: Operator) -> None:
     for wrong in (
         [],
@@ -82,12 +111,16 @@ def test_what_makes_no_sense_is_refused(operator: Operator) -> None:
         ["--all", "--deadline", "3000000d"],
         ["--all", "--deadline", "1d", "--not-before", "2d"],
         ["--all", "--abort-above", "120%"],
+        ["--all", "--per-minute", "1000001"],
+        ["--all", "--wave", "1000001"],
     ):
         assert operator("update", "push", IMAGE, *wrong).status == 2, wrong
 
 
 def test_what_isn_t_there_is_named(operator: Operator) -> None:
-    assert "[image_unknown]" in operator("update", "push", "meter/9/x.bin", "--all").err
+    unknown = operator("update", "push", "meter/9/x.bin", "--all").err
+    assert "[image_unknown]" in unknown
+    assert "'meter/9/x.bin' isn't published" in unknown
     assert "[group_unknown]" in operator("update", "push", IMAGE, "--group", "none").err
     assert "[device_unknown]" in operator("update", "push", IMAGE, "--device", "none").err
     assert "[rollout_unknown]" in operator("update", "rollout", "none").err

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.core.campaign import CampaignId, Rotation, RotationState, counted
+from broker.adapters.run_lock import held
+from broker.core.campaign import CampaignId, CampaignState, Rotation, RotationState, counted
 from broker.core.lifecycle import DeviceState
 from broker.ports import WriteTransaction
 from tests.support.commands import Operator
@@ -146,6 +147,43 @@ def test_devices_are_revoked_or_rotate_but_not_both(operator: Operator) -> None:
     (told,) = operator.succeeds("rotate", "list", "--json").json()
     assert (told["selected_by"], told["selected"]) == ("claim", "batch-7")
     assert told["reason"] == "claim certificate batch-7 was revoked"
+
+
+def test_a_revocation_that_is_repeated_starts_one_campaign(operator: Operator) -> None:
+    revoke = ("claim-cert", "revoke", "batch-7", "--rotate-devices")
+    assert "No service runs on this home" in operator.succeeds(*revoke).err
+    again = operator.succeeds(*revoke)
+    assert "Campaign 1 is running" in again.err
+    assert "None is started" in operator.succeeds(*revoke, "--dry-run").err
+    write(operator, _carry_out_first)
+    assert "2 have followed" in operator.succeeds(*revoke).err
+    (only,) = operator.succeeds("rotate", "list", "--json").json()
+    assert only["id"] == 1
+
+
+def _carry_out_first(tx: WriteTransaction) -> None:
+    campaign = tx.campaign(CampaignId(1))
+    assert campaign is not None
+    tx.save_campaign(replace(campaign, state=CampaignState.DONE, done=2, is_listed=True))
+
+
+def test_after_a_campaign_that_was_cancelled_another_starts(operator: Operator) -> None:
+    revoke = ("claim-cert", "revoke", "batch-7", "--rotate-devices")
+    operator.succeeds(*revoke)
+    operator.succeeds("rotate", "cancel", "1")
+    assert operator.succeeds(*revoke).out.endswith("campaign 2\n")
+
+
+def test_that_nobody_carries_it_out_is_said_while_it_is_so(operator: Operator) -> None:
+    said = "No service runs on this home"
+    assert said in operator.succeeds("rotate", "start", "--all").err
+    assert said not in operator.succeeds("rotate", "start", "--all", "--dry-run").err
+    with held(operator.home / "run" / "service.lock"):
+        assert said not in operator.succeeds("rotate", "start", "--all").err
+
+
+def test_a_wave_has_a_bound(operator: Operator) -> None:
+    assert operator("rotate", "start", "--all", "--wave", "1000001").status == 2
 
 
 @pytest.mark.parametrize("words", [("status",), ("pause",), ("resume",), ("cancel",)], ids=" ".join)

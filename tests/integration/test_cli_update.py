@@ -9,7 +9,7 @@ import pytest
 
 from broker.entry.cli.main import run
 from broker.protocol.bundle import read_bundle
-from tests.support.commands import Operator
+from tests.support.commands import Operator, Outcome
 
 
 @pytest.fixture
@@ -111,7 +111,9 @@ def test_a_ceremony_of_people_who_keep_their_keys(operator: Operator) -> None:
         line = ["update", "sign", "--yes", "--staging", medium, "--key", keys / person]
         assert run([str(word) for word in line]) == 0
         operator.succeeds("update", "import-staging", medium)
+    assert "has no update root" in claim_certificate(operator, "early").err
     operator.succeeds("update", "publish")
+    assert "update root" not in claim_certificate(operator, "late").err
     assert "[nothing_staged]" in operator("update", "import-staging", medium).err
     root = next(each for each in published(operator)["roles"] if each["role"] == "root")
     assert (root["threshold"], len(root["keyids"])) == (2, 3)
@@ -196,10 +198,15 @@ def test_commands_without_a_repository_say_what_to_do(operator: Operator) -> Non
         assert "muster update init" in outcome.err
 
 
+def claim_certificate(operator: Operator, name: str) -> Outcome:
+    path = operator.folder / f"{name}.json"
+    return operator.succeeds("claim-cert", "create", name, "--max-claims", "5", "--output", path)
+
+
 def test_bundles_carry_the_first_root(operator: Operator) -> None:
     def bundle(name: str) -> str | None:
+        assert "update root" not in claim_certificate(operator, name).err
         path = operator.folder / f"{name}.json"
-        operator.succeeds("claim-cert", "create", name, "--max-claims", "5", "--output", path)
         return read_bundle(path.read_bytes()).update_root
 
     assert bundle("before") is None

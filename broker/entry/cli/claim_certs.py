@@ -12,7 +12,7 @@ from broker.core.lifecycle import DeviceInput
 from broker.core.records import Device
 from broker.entry.cli.device_acts import TIMEOUT_S, How, TimeoutOption, carry_out
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.output import STYLES, emit, note, say, table
 from broker.entry.cli.rotate import begin
 from broker.entry.cli.views import claim_json, claim_state, device_json, shown_time
 from broker.installation import Installation, SecretFile
@@ -54,6 +54,13 @@ def create(
     say(str(path))
     note(f"{claim.name}: {claim.max_claims:,} claims until {shown_time(claim.not_after)}.")
     note(f"Whoever reads {path} can ask for membership: keep it 0600, flash it, delete it.")
+    if installation.lacks_update_root():
+        note(
+            "The bundle has no update root, as the update repository isn't published yet: its "
+            "devices take no updates. 'muster update publish' first and make another bundle, or "
+            "give them 1.root.json later by 'muster-device claim --update-root FILE'.",
+            STYLES["warning"],
+        )
     note(f"Next: list {name!r} in a group file's claim_certificates and 'muster group apply' it.")
 
 
@@ -110,9 +117,7 @@ def revoke(
         how = How(dry_run=dry_run, timeout_s=timeout)
         carry_out(installation, lambda registry: _claimed(registry, name), wanted, how)
     if rotate_devices:
-        reason = f"claim certificate {name} was revoked"
-        selection = Selection(SelectionKind.CLAIM, name)
-        begin(installation, campaigns.Wanted(selection, reason=reason), dry_run=dry_run)
+        _rotate(installation, name, dry_run=dry_run)
 
 
 @commands.command("show")
@@ -144,6 +149,31 @@ def show(
         f"If it leaked: 'muster claim-cert revoke {name}', and if need be with --rotate-devices "
         "or --revoke-devices."
     )
+
+
+def _rotate(installation: Installation, name: str, *, dry_run: bool) -> None:
+    """Starts the campaign, unless one has begun since the revocation."""
+    selection = Selection(SelectionKind.CLAIM, name)
+    use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
+    since = use.claim.revoked_at
+    begun = with_registry(
+        installation, lambda registry: campaigns.begun(registry, selection, since)
+    )
+    if begun is None:
+        reason = f"claim certificate {name} was revoked"
+        begin(installation, campaigns.Wanted(selection, reason=reason), dry_run=dry_run)
+    elif begun.is_over:
+        note(
+            f"Campaign {begun.id} had its devices renew since: {begun.done:,} have followed, "
+            f"{begun.dropped:,} were left out. None is started; for another: "
+            f"'muster rotate start --claimed-by {name}'."
+        )
+    else:
+        note(
+            f"Campaign {begun.id} is {begun.state} for its devices already: {begun.settled:,} of "
+            f"{begun.total:,} are done with. None is started; "
+            f"see 'muster rotate status {begun.id}'."
+        )
 
 
 async def _one(registry: Registry, name: str) -> tuple[ClaimUse, list[Device]]:

@@ -17,7 +17,14 @@ from broker.core.campaign import (
     SelectionKind,
 )
 from broker.core.campaign_pace import MAX_PER_MINUTE
-from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
+from broker.entry.cli.options import (
+    MAX_WAVE,
+    DryRunOption,
+    JsonOption,
+    common,
+    warn_unserved,
+    with_registry,
+)
 from broker.entry.cli.output import emit, note, progress, say, table
 from broker.entry.cli.views import campaign_json, rotation_json, shown_time
 from broker.installation import Installation
@@ -58,7 +65,11 @@ def start(
     ] = PER_MINUTE,
     wave: Annotated[
         int | None,
-        typer.Option(min=1, help="So many first; more once nine in ten of them have renewed."),
+        typer.Option(
+            min=1,
+            max=MAX_WAVE,
+            help="So many first; more once nine in ten of them have renewed.",
+        ),
     ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Why, in your words; it's kept in the audit log.")
@@ -167,6 +178,7 @@ def begin(
         say(f"campaign {campaign.id}")
     _announce(wanted, preview)
     note(f"Next: 'muster rotate status {campaign.id} --watch'. The running service carries it out.")
+    warn_unserved(installation)
 
 
 def _announce(wanted: Wanted, preview: Preview) -> None:

@@ -12,9 +12,17 @@ import typer
 from broker.core.durations import parse_duration
 from broker.core.rollout import Rollout, Selection, Timing
 from broker.core.rollout_pace import EVERYBODY, Pace, StopRule
-from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.options import (
+    MAX_WAVE,
+    DryRunOption,
+    JsonOption,
+    common,
+    warn_unserved,
+    with_registry,
+)
+from broker.entry.cli.output import STYLES, emit, note, say, table
 from broker.entry.cli.rollout_shown import conclude, rollout_json, watch
+from broker.entry.cli.views import shown_time
 from broker.installation import Installation
 from broker.ports import Registry
 from broker.protocol.names import DeviceId, GroupName
@@ -25,6 +33,7 @@ from broker.updating import update_repository
 
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _NAME_LENGTH: Final = 48
+_MOST: Final = 1_000_000
 WHEN: Final = "such as 2026-12-01T22:00 (UTC), or in how long: 7d, 12h"
 _SKIPPED: Final = {
     "no_image_fits": "no image is for their model or hardware revision",
@@ -45,9 +54,12 @@ _Devices = Annotated[
 _Group = Annotated[str | None, typer.Option(help="All devices of this group.")]
 _Everyone = Annotated[bool, typer.Option("--all", help="Every device of the fleet.")]
 _Name = Annotated[str | None, typer.Option(help="The rollout's, else made of the image's.")]
-_PerMinute = Annotated[int | None, typer.Option(min=1, help="Tell at most so many a minute.")]
+_PerMinute = Annotated[
+    int | None, typer.Option(min=1, max=_MOST, help="Tell at most so many a minute.")
+]
 _Wave = Annotated[
-    int | None, typer.Option(min=1, help="So many at a time; more when these have finished.")
+    int | None,
+    typer.Option(min=1, max=MAX_WAVE, help="So many at a time; more when these have finished."),
 ]
 _Percent = Annotated[
     str | None, typer.Option(metavar="P,P,...", help="Waves by percent, such as 1,10,100.")
@@ -65,7 +77,8 @@ _AbortAbove = Annotated[
     str, typer.Option(metavar="P%", help="Stop when more than so many of the finished failed.")
 ]
 _AbortAfter = Annotated[
-    int, typer.Option(min=1, help="Conclude nothing from fewer; a wave may have no more.")
+    int,
+    typer.Option(min=1, max=_MOST, help="Conclude nothing from fewer; a wave may have no more."),
 ]
 _KeepOpen = Annotated[
     bool,
@@ -113,6 +126,7 @@ def push(
         keep_open=keep_open,
         again=again,
     )
+    _warn_unsupported(wanted.paths, published, now)
     if dry_run:
         _show_plan(_preview(installation, wanted, published, now), as_json)
         return
@@ -120,6 +134,19 @@ def push(
         installation,
         lambda registry: _start(registry, installation, wanted, published, watch_, as_json),
     )
+
+
+def _warn_unsupported(
+    paths: Sequence[str], published: Sequence[PublishedTarget], now: datetime
+) -> None:
+    for each in published:
+        until = each.facts.support_until
+        if each.path in paths and until is not None and until <= now:
+            note(
+                f"The support of {each.path} ended at {shown_time(until)}: whoever installs it is "
+                "unsupported at once.",
+                STYLES["warning"],
+            )
 
 
 def _preview(
@@ -142,6 +169,7 @@ async def _start(
 ) -> None:
     rollout = await _planned(registry, wanted, published, installation.clock.now())
     started = await rollouts.start(registry, installation.clock, rollout)
+    warn_unserved(installation)
     if stays:
         note(f"Started {started.name}; it goes on when you stop watching.")
         conclude(await watch(registry, started.name, as_json=as_json))

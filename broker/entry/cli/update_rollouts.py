@@ -8,8 +8,8 @@ import typer
 
 from broker.core.rollout import Progress, RolloutInput
 from broker.core.update_records import Part
-from broker.entry.cli.options import JsonOption, common, with_registry
-from broker.entry.cli.output import emit, note
+from broker.entry.cli.options import DryRunOption, JsonOption, common, warn_unserved, with_registry
+from broker.entry.cli.output import emit, note, say
 from broker.entry.cli.rollout_shown import (
     conclude,
     part_json,
@@ -111,14 +111,23 @@ def retry(
         list[str] | None,
         typer.Option("--device", metavar="ID", help="Only this one; repeatable."),
     ] = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Offer the same images again to devices that failed, or were called back."""
     installation = common(context).installation()
+    if dry_run:
+        found = with_registry(
+            installation, lambda registry: rollouts.retriable(registry, name, device or [])
+        )
+        say(f"{found:,} devices would be in the queue again.")
+        note("Nothing was changed.")
+        return
     requeued = with_registry(
         installation,
         lambda registry: rollouts.retry(registry, installation.clock, name, device or []),
     )
     note(f"{requeued:,} devices are in the queue again.")
+    warn_unserved(installation)
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,8 @@ async def test_retry_offers_the_same_again_because_the_operator_says_so(
     for _ in range(3):
         await updates.director.advance()
     registry, clock = updates.desk.registry, updates.desk.clock
+    assert await rollouts.retriable(registry, "r1") == 2
+    assert await rollouts.retriable(registry, "r1") == 2
     assert await rollouts.retry(registry, clock, "r1") == 2
     assert await updates.director.advance() == 2
     told = await updates.told("lamp-1")
