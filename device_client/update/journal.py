@@ -127,6 +127,8 @@ class State:
     running: dict[str, Running] = field(default_factory=dict)
     """By component."""
     work: Work | None = None
+    switched: tuple[Moment, ...] = ()
+    """When images were switched in the last day, the oldest first."""
     outbox: tuple[Entry, ...] = ()
     """The oldest first."""
     refusal: Note | None = None

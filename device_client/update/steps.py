@@ -15,6 +15,7 @@ from device_client.update.journal import WITHDRAWABLE, Entry, Note, Stage, State
 
 _MAX_OUTBOX: Final = 256
 """Reports; an assignment leaves one that is kept, so that many were never acknowledged."""
+_DAY: Final = timedelta(days=1)
 _WORTH_WRITING: Final = timedelta(hours=6)
 """Flash wears out: what the director says of the time may be so far behind."""
 
@@ -61,7 +62,7 @@ def directed(state: State, keyids: Set[str], threshold: int, at: datetime) -> St
     work = state.work
     if work is not None and work.stage in WITHDRAWABLE:
         work = replace(work, expires=at)
-    return replace(state, directors=named, sequence=0, learned=None, work=work)
+    return replace(state, directors=named, sequence=0, learned=None, switched=(), work=work)
 
 
 def learned(state: State, moment: datetime) -> State:
@@ -74,6 +75,16 @@ def learned(state: State, moment: datetime) -> State:
 def moved(state: State, stage: Stage, **changes: object) -> State:
     """The record with the work at another stage."""
     return _with(state, stage=stage, **changes)
+
+
+def switching(state: State, at: datetime) -> State:
+    """The record when the switch begins."""
+    return replace(moved(state, Stage.SWITCHING), switched=(*lately_switched(state, at), at))
+
+
+def lately_switched(state: State, at: datetime) -> tuple[datetime, ...]:
+    """When images were switched in the day before."""
+    return tuple(each for each in state.switched if timedelta() <= at - each < _DAY)
 
 
 def noted(state: State, error: UpdateRefused, at: datetime) -> State:

@@ -76,6 +76,10 @@ class Trial:
         if work.expires <= now:
             return _LONGEST_WAIT_S
         wait = switch_time(work, now) - now
+        lately = steps.lately_switched(self._updater.state, now)
+        if len(lately) >= self._means.most_switches:
+            log.warning("%d images were switched within a day: the next one waits", len(lately))
+            wait = max(wait, lately[0] + timedelta(days=1) - now)
         return min(max(wait, timedelta()).total_seconds(), _LONGEST_WAIT_S)
 
     async def _begin(self, work: Work) -> None:
@@ -88,7 +92,8 @@ class Trial:
             refused, now = error, self._means.clock()
             await self._updater.change(lambda state: steps.failed(state, refused, now))
             return
-        await self._move(Stage.SWITCHING)
+        now = self._means.clock()
+        await self._updater.change(lambda state: steps.switching(state, now))
 
     async def _switch(self, work: Work) -> None:
         try:

@@ -49,6 +49,8 @@ class Means:
     """Tries before the switch; then the assignment is refused."""
     most_starts: int = 3
     """Starts of a new image without a verdict; then it's rolled back."""
+    most_switches: int = 24
+    """In a day; a stolen director's key may choose between signed images again and again."""
     patience_s: float = 30.0
     """Until another try when the disk wouldn't take a step."""
 

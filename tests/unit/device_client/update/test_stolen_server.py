@@ -19,6 +19,7 @@ from device_client.update.installers.directory import DirectorySlots
 from device_client.update.journal import Journal, Stage
 from device_client.update.repository import Repository
 from device_client.update.store import MetadataStore
+from device_client.update.trial import Trial
 from tests.support.update_repository import FACTS, NOW, MadeRepository, assignment
 from tests.support.updating import DEVICE, FACTORY, UpdatingDevice, flashed, no_waiting
 
@@ -121,10 +122,8 @@ class TestTime:
         recover(device)
         await device.pursuit.look_again()
         device.clock = later + timedelta(hours=1)
-        async with device.attended():
-            await asyncio.sleep(0)
         device.start()
-        await device.settled()
+        assert await Trial(device.updater).settle() > 0
         assert device.current() == FACTORY
         device.made.timestamp.expires = device.clock + timedelta(days=3)
         device.made.snapshot.expires = device.clock + timedelta(days=3)
@@ -171,6 +170,22 @@ async def test_an_image_leaves_what_runs_what_it_depends_on(device: UpdatingDevi
     assert device.finals()[-1] == (1, Phase.INSTALLED, None)
     await device.follow(device.made.assign(radio["1.5"], sequence=2))
     assert device.finals()[-1] == (2, Phase.REFUSED, UpdateCode.DEPENDENCY_MISSING)
+
+
+async def test_nobody_has_a_device_switch_to_and_fro_all_day(device: UpdatingDevice) -> None:
+    paths = [published(device, bytes([n]), f"meter/2.0.{n}/image.bin") for n in range(2)]
+    most = device.updater.means.most_switches
+    for number in range(most):
+        await device.follow(device.made.assign(paths[number % 2], sequence=number + 1))
+        assert device.finals()[-1][1] is Phase.INSTALLED
+    once_more = device.made.assign(paths[most % 2], sequence=most + 1)
+    await device.begin(once_more, lambda: device.updater.state.stage is Stage.READY)
+    assert await Trial(device.updater).settle() > 0
+    assert device.updater.state.stage is Stage.READY
+    device.clock = NOW + timedelta(days=1, seconds=1)
+    device.start()
+    await device.follow(once_more)
+    assert device.finals()[-1] == (most + 1, Phase.INSTALLED, None)
 
 
 class TestArchives:
