@@ -114,7 +114,7 @@ def test_a_ceremony_of_people_who_keep_their_keys(operator: Operator) -> None:
     assert "has no update root" in claim_certificate(operator, "early").err
     operator.succeeds("update", "publish")
     assert "update root" not in claim_certificate(operator, "late").err
-    assert "[nothing_staged]" in operator("update", "import-staging", medium).err
+    assert "[nothing_staged]" in operator("update", "import-staging", operator.folder / "dee").err
     root = next(each for each in published(operator)["roles"] if each["role"] == "root")
     assert (root["threshold"], len(root["keyids"])) == (2, 3)
 
