@@ -136,9 +136,7 @@ CERTIFICATE: Final = sa.Table(
     sa.Index(None, "confirm_by", "id", sqlite_where=IS_ISSUED, postgresql_where=IS_ISSUED),
     sa.Index(None, "not_after", sqlite_where=IS_REVOKED, postgresql_where=IS_REVOKED),
     sa.Index(None, "held_at", sqlite_where=IS_HELD, postgresql_where=IS_HELD),
-    sa.Index(
-        None, "grace_until", "id", sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED
-    ),
+    sa.Index(None, "grace_until", "id", sqlite_where=IS_SUPERSEDED, postgresql_where=IS_SUPERSEDED),
     sa.Index(
         "ix_certificate_generation",
         "generation",
