@@ -72,6 +72,8 @@ class ForkedService(ServiceProcess):
 
 async def _answer(forker: asyncio.subprocess.Process, key: str) -> int:
     assert forker.stdout is not None
-    found = json.loads(await forker.stdout.readline())[key]
+    line = await forker.stdout.readline()
+    assert line, "tests.support.forker has ended; what it said is in the captured stderr"
+    found = json.loads(line)[key]
     assert isinstance(found, int)
     return found
