@@ -44,7 +44,8 @@ async def measure(bench: Bench) -> list[Row]:
         bundle.write_bytes(write_bundle(stack.bundle()))
         first = await _start(place, bundle)
         again = [await _start(place, bundle) for _ in range(_STARTS)]
-    return [_memory([first, *again]), *_times(first, again)]
+        updating = await _start(place, bundle, "--model", "meter")
+    return [_memory([first, *again]), _memory_with_updates(updating), *_times(first, again)]
 
 
 def _memory(starts: list[_Start]) -> Row:
@@ -56,6 +57,13 @@ def _memory(starts: list[_Start]) -> Row:
         _MEMORY_MB,
         f"<= {_MEMORY_MB} MB",
     )
+
+
+def _memory_with_updates(start: _Start) -> Row:
+    """Of an agent that was told its model, so that it follows assignments."""
+    figure = f"{start.resident_mb:.1f} MB ({start.resident_mb * 1e6 / 2**20:.1f} MiB)"
+    values = {"resident_mb": start.resident_mb}
+    return Row("- of one that follows updates", figure, values=values)
 
 
 def _times(first: _Start, again: list[_Start]) -> list[Row]:
@@ -73,10 +81,11 @@ def _times(first: _Start, again: list[_Start]) -> list[Row]:
     return [row, Row("- the first time (key, claim and confirm included)", figure, values=values)]
 
 
-async def _start(place: Path, bundle: Path) -> _Start:
+async def _start(place: Path, bundle: Path, *options: str) -> _Start:
     """One life of `muster-device run`, measured when it is operational."""
     began = time.perf_counter()
-    async with _agent("--state", place / "state", "--bundle", bundle, "--serial", "A1") as process:
+    device = ("--state", place / "state", "--bundle", bundle, "--serial", "A1")
+    async with _agent(*device, *options) as process:
         assert process.stderr is not None
         said = b""
         async with asyncio.timeout(_WITHIN_S):
