@@ -52,5 +52,9 @@ async def order(stack: Stack, version: int) -> None:
 
 
 def follows(state: Path, version: int) -> bool:
-    identity = keystore.looked_at(state).current()
-    return identity is not None and identity.order == version and bool(identity.confirmed_at)
+    """Whether it has, with nothing left to put away."""
+    store = keystore.looked_at(state)
+    identity = store.current()
+    if identity is None or identity.order != version or identity.confirmed_at is None:
+        return False
+    return store.succession.successor() is None

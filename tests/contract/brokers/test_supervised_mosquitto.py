@@ -91,12 +91,18 @@ async def supervised(tmp_path: Path, *program: str) -> AsyncIterator[asyncio.sub
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        await eventually((tmp_path / "s").exists)
+        await eventually(lambda: listens(tmp_path / "s"))
         yield process
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections there: a socket's file is seen a moment sooner."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return any(line.endswith(f" {path}") and line.split()[3] == "00010000" for line in lines)
 
 
 PROGRAM = "import signal, sys; signal.signal(signal.{0}, lambda *_: sys.exit(7)); " + (
