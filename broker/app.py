@@ -22,7 +22,7 @@ from broker.adapters.ca.server_trust import read_server_trust
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.run_lock import held
+from broker.adapters.run_lock import held_against_looks
 from broker.adapters.updates.repository import HomeUpdateRepository
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
@@ -111,7 +111,7 @@ class Muster:
                 says why.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(held(self._home.run / "service.lock"))
+            await stack.enter_async_context(held_against_looks(self._home.run / "service.lock"))
             registry = await stack.enter_async_context(open_registry(self._home, self._settings))
             trusted = in_force(await registry.read(lambda tx: tx.ca_rollover()))
             authority = await asyncio.to_thread(

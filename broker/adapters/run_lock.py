@@ -1,10 +1,10 @@
 """One service for a home: two would throw each other off the fleet broker, for ever."""
 
+import asyncio
 import fcntl
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,10 +29,32 @@ def held(path: Path) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(descriptor, path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(f"Muster already runs for {path.parent.parent}.") from error
         yield
     finally:
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def held_against_looks(path: Path) -> AsyncIterator[None]:
+    """As `held`, for a lock that `is_held` looks at: a look has it for an instant.
+
+    Raises:
+        AlreadyRunning, OSError: as `held` does.
+    """
+    with ExitStack() as stack:
+        for left in reversed(range(_TRIES)):
+            try:
+                stack.enter_context(held(path))
+                break
+            except AlreadyRunning:
+                if not left:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+        yield
 
 
 def is_held(path: Path) -> bool | None:
@@ -52,15 +74,3 @@ def is_held(path: Path) -> bool | None:
     finally:
         os.close(descriptor)
     return False
-
-
-def _take(descriptor: int, path: Path) -> None:
-    for left in reversed(range(_TRIES)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if not left:
-                raise AlreadyRunning(f"Muster already runs for {path.parent.parent}.") from error
-            time.sleep(_PAUSE_S)  # `is_held` has it for an instant
-        else:
-            return

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from broker.core.lifecycle import DeviceState
+from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli import device_acts, recovery
@@ -193,7 +193,7 @@ def _show_certificates(certificates: list[Certificate]) -> None:
     rows = [
         (
             certificate.serial,
-            "held" if certificate.held_at else certificate.state.value,
+            _standing(certificate),
             certificate.claim_name or "-",
             shown_time(certificate.not_before),
             shown_time(certificate.not_after),
@@ -203,3 +203,12 @@ def _show_certificates(certificates: list[Certificate]) -> None:
     ]
     columns = ("certificate", "state", "claimed with", "from", "until", "revoked for")
     table(columns, rows, title="certificates, oldest first")
+
+
+def _standing(certificate: Certificate) -> str:
+    """Where it stands; of one that was superseded, until when it still lets its holder in."""
+    if certificate.held_at:
+        return "held"
+    if certificate.state is CertificateState.SUPERSEDED:
+        return f"superseded, good until {shown_time(certificate.grace_until)}"
+    return certificate.state.value

@@ -100,6 +100,10 @@ def certificate_json(certificate: Certificate) -> Json:
         "revoked_at": certificate.revoked_at,
         "revoked_for": certificate.revoked_for,
         "held_at": certificate.held_at,
+        "grace_until": certificate.grace_until,
+        "rotation_order": certificate.rotation_order,
+        "recovery_approved_until": certificate.recovery_approved_until,
+        "authority": certificate.generation,
     }
 
 
