@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from broker.settings import BrokerKind
 from tests.support.postgres import PostgresCluster, postgres_cluster
-from tests.support.stack import Plan, Stack
+from tests.support.stack import Plan, Stack, prepared_stack
 
 
 class Kept:
@@ -51,6 +51,19 @@ def plan_of(site: str, request: pytest.FixtureRequest) -> Plan:
         url = cluster.new_database()
     limits: dict[str, str | float] = {"client_claims_burst": 1000}
     return Plan(BrokerKind(kind), url, in_process=False, forks=True, limits=limits)
+
+
+@pytest_asyncio.fixture(params=SITES, scope="module", loop_scope="module")
+async def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    """One installation for all steps; it runs between them. Some modules have their own."""
+    plan = plan_of(request.param, request)
+    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
+        await prepared.installation.standard([])
+        await prepared.start_service()
+        yield prepared
+        await prepared.kill_service()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ Whatever was lost, the next run ends as a member, and there is one certificate t
 import asyncio
 import itertools
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest_asyncio
 from broker.protocol.bundle import write_bundle
 from broker.settings import BrokerKind
 from tests.fault.conftest import Kept
+from tests.fault.device_command import run_dying_device
 from tests.support.fleets import Fleet
 from tests.support.stack import Plan, Stack, running_stack
 
@@ -72,23 +71,8 @@ async def claim(stack: Stack, serial: str, place: Path, step: str = "none:0") ->
     """`muster-device claim` to its end; its exit status and what it printed."""
     bundle = place / "bundle.json"
     await asyncio.to_thread(bundle.write_bytes, write_bundle(stack.bundle()))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.fault.dying_device", step, "claim"),
-        *("--state", str(place / serial), "--bundle", str(bundle), "--serial", serial),
-        *("--timeout", "60"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ,
-    )
-    try:
-        async with asyncio.timeout(90):
-            said, complained = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode in (0, -signal.SIGKILL), complained.decode()
-    return process.returncode, said.decode()
+    options = ("--state", place / serial, "--bundle", bundle, "--serial", serial)
+    return await run_dying_device(step, "claim", *options)
 
 
 @pytest.mark.parametrize("stack", BrokerKind, indirect=True, ids=str)

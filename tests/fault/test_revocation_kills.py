@@ -4,22 +4,18 @@ In the end it is as the operator said: on the broker, in the registry, and for i
 """
 
 import itertools
-import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-import pytest_asyncio
 
 from broker.core.lifecycle import DeviceInput
 from broker.protocol.zones import Zone
-from tests.fault.conftest import SITES, plan_of
 from tests.fault.dying_revocation import KEPT
 from tests.fault.dying_service import CRL_STEPS
 from tests.support.acting import act, is_admitted, is_complete, joined, lock_outs
 from tests.support.peers import peer
-from tests.support.stack import Stack, prepared_stack
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,24 +24,9 @@ STEPS: Final = (*CRL_STEPS, *KEPT)
 _numbers = itertools.count(1)
 
 
-@pytest_asyncio.fixture(params=SITES, scope="module", loop_scope="module")
-async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    """One installation for all steps; it runs between them."""
-    plan = plan_of(request.param, request)
-    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
-        await prepared.installation.standard([])
-        await prepared.start_service()
-        yield prepared
-        await prepared.kill_service()
-
-
 async def dies(stack: Stack, step: str) -> None:
     """Starts the service, which then dies of itself at `step`."""
-    await stack.process.launch("-m", "tests.fault.dying_revocation", f"{step}:1")
-    ended = await stack.process.ended(within=30)
-    assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
+    await stack.process.dies("dying_revocation", f"{step}:1")
 
 
 def serials() -> list[str]:

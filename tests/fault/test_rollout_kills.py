@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,8 +81,7 @@ class Site:
         await self.stack.process.launch("-m", "tests.fault.dying_rollout", f"{step}:1")
 
     async def has_died(self) -> None:
-        ended = await self.stack.process.ended(within=_PATIENCE_S)
-        assert ended == -signal.SIGKILL, self.stack.process.log()[-3000:]
+        await self.stack.process.has_died(_PATIENCE_S)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

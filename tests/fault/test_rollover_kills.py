@@ -92,9 +92,7 @@ async def admits(stack: Stack, holder: Holder, place: Path) -> bool:
 
 async def dies(stack: Stack, step: str) -> None:
     """Starts the service, which then dies of itself at `step`."""
-    await stack.process.launch("-m", "tests.fault.dying_rollover", step)
-    ended = await stack.process.ended(within=30)
-    assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
+    await stack.process.dies("dying_rollover", step)
 
 
 async def command_dies(stack: Stack, step: str, *arguments: str) -> None:

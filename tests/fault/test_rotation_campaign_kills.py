@@ -5,14 +5,11 @@ In the end each device was ordered once, has followed once, and is counted; or i
 
 import contextlib
 import itertools
-import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import aiomqtt
 import pytest
-import pytest_asyncio
 
 from broker.core.campaign import (
     CampaignId,
@@ -34,7 +31,6 @@ from broker.protocol.topics import (
     desired_topic,
     device_topic,
 )
-from tests.fault.conftest import SITES, plan_of
 from tests.fault.dying_campaign import ORDERING, SETTLING, WITHDRAWING
 from tests.support.acting import act
 from tests.support.campaigning import (
@@ -48,7 +44,7 @@ from tests.support.campaigning import (
     start_campaign,
 )
 from tests.support.members import Holder, connected, prove
-from tests.support.stack import Stack, prepared_stack
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,24 +53,9 @@ _numbers = itertools.count(1)
 _WITHIN_S: Final = 15.0
 
 
-@pytest_asyncio.fixture(params=SITES, scope="module", loop_scope="module")
-async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    """One installation for all steps; it runs between them."""
-    plan = plan_of(request.param, request)
-    async with prepared_stack(tmp_path_factory.mktemp("stack"), plan) as prepared:
-        await prepared.installation.standard([])
-        await prepared.start_service()
-        yield prepared
-        await prepared.kill_service()
-
-
 async def dies(stack: Stack, step: str) -> None:
     """Starts the service, which then dies of itself at `step`."""
-    await stack.process.launch("-m", "tests.fault.dying_campaign", f"{step}:1")
-    ended = await stack.process.ended(within=30)
-    assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
+    await stack.process.dies("dying_campaign", f"{step}:1")
 
 
 async def group(stack: Stack, place: Path) -> list[Holder]:
@@ -133,7 +114,7 @@ async def test_who_has_followed_is_counted_once(stack: Stack, step: str, tmp_pat
     # It dies at its first look at a device that has followed; maybe before it has said so to it.
     with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
         await prove(stack, renewed[0], tmp_path)
-    assert await stack.process.ended(within=30) == -signal.SIGKILL, stack.process.log()[-3000:]
+    await stack.process.has_died()
     await stack.start_service()
     for holder in renewed:
         await prove(stack, holder, tmp_path)

@@ -4,11 +4,8 @@ Whatever was lost, the next run ends as a member by one certificate; the old one
 revoked, and none is left unproven.
 """
 
-import asyncio
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest_asyncio
 
 from broker.settings import BrokerKind
 from tests.fault.conftest import Kept
+from tests.fault.device_command import run_dying_device
 from tests.support.rotating import EXPIRING, assert_settled, key_of, member, renewed
 from tests.support.stack import Plan, Stack, running_stack
 
@@ -73,33 +71,18 @@ async def stack(
     return await kept.get(request.param, installed)
 
 
-async def command(stack: Stack, state: Path, verb: str, step: str = "none:0") -> tuple[int, str]:
+async def command(state: Path, verb: str, step: str = "none:0") -> tuple[int, str]:
     """`muster-device` to its end; its exit status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.fault.dying_device", step, verb),
-        *("--state", str(state), "--timeout", "60"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ,
-    )
-    try:
-        async with asyncio.timeout(90):
-            said, complained = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode in (0, -signal.SIGKILL), complained.decode()
-    return process.returncode, said.decode()
+    return await run_dying_device(step, verb, "--state", state)
 
 
 @pytest.mark.parametrize("stack", BrokerKind, indirect=True, ids=str)
 async def test_no_step_was_forgotten(stack: Stack, tmp_path: Path) -> None:
     await member(stack, tmp_path / "renews")
-    _, said = await command(stack, tmp_path / "renews", "renew")
+    _, said = await command(tmp_path / "renews", "renew")
     assert counted(said) == {**RENEWAL, **on_the_network(RENEWAL_TALK)}
     await member(stack, tmp_path / "recovers", EXPIRING)
-    _, said = await command(stack, tmp_path / "recovers", "claim")
+    _, said = await command(tmp_path / "recovers", "claim")
     assert counted(said) == {**RECOVERY, **on_the_network(RECOVERY_TALK)}
 
 
@@ -113,8 +96,8 @@ async def test_kill_while_renewing(stack: Stack, step: str, tmp_path: Path) -> N
     state = tmp_path / "state"
     serial = await member(stack, state)
     old_key = key_of(state)
-    assert (await command(stack, state, "renew", step))[0] == -signal.SIGKILL
-    assert (await command(stack, state, "claim"))[0] == 0
+    assert (await command(state, "renew", step))[0] == -signal.SIGKILL
+    assert (await command(state, "claim"))[0] == 0
     await renewed(stack, serial, state)
     assert key_of(state) != old_key
     await assert_settled(stack, serial, state)
@@ -125,7 +108,7 @@ async def test_kill_while_recovering(stack: Stack, step: str, tmp_path: Path) ->
     state = tmp_path / "state"
     serial = await member(stack, state, EXPIRING)
     old_key = key_of(state)
-    assert (await command(stack, state, "claim", step))[0] == -signal.SIGKILL
-    assert (await command(stack, state, "claim"))[0] == 0
+    assert (await command(state, "claim", step))[0] == -signal.SIGKILL
+    assert (await command(state, "claim"))[0] == 0
     assert key_of(state) != old_key
     await assert_settled(stack, serial, state)

@@ -6,15 +6,13 @@ were; an assertion ends it otherwise.
 """
 
 import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from broker.protocol.messages import EnrollAccepted
 from tests.support import device_claims
 from tests.support.device_claims import Service, assert_settled
+from tests.support.dying_calls import die_before
 
 STEPS = ("open", "write", "fsync", "rename", "replace", "symlink", "mkdir", "unlink", "rmdir")
 
@@ -40,29 +38,12 @@ class SharedService(Service):
         self.seen = self.log.read_text().split() if self.log.exists() else []
 
 
-def die_before(step: int) -> None:
-    """This process is killed instead of doing its `step`-th step."""
-    left = [step]
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-
-        return call
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
-
-
 def killed_at(step: int, state: Path, service: Service) -> bool:
     """Whether a claim had so many steps; if so it died before that one."""
     child = os.fork()
     if child == 0:
         try:
-            die_before(step)
+            die_before(step, STEPS)
             device_claims.claim(state, service)
         finally:
             os._exit(0 if sys.exc_info()[0] is None else 1)

@@ -102,6 +102,16 @@ class ServiceProcess:
                 env={**os.environ, **self.environment},
             )
 
+    async def dies(self, module: str, step: str) -> None:
+        """Starts it as `tests.fault.{module}`, which kills itself at `step`."""
+        await self.launch("-m", f"tests.fault.{module}", step)
+        await self.has_died()
+
+    async def has_died(self, within: float = 30) -> None:
+        """Returns when it has killed itself, and not otherwise."""
+        ended = await self.ended(within)
+        assert ended == -signal.SIGKILL, self.log()[-3000:]
+
     async def kill(self) -> None:
         """Kill -9."""
         if self.is_running:

@@ -13,42 +13,22 @@ from broker.adapters.ca.init import create_home
 from broker.adapters.ca.inspect import inspect_home
 from tests.unit.adapters.ca_homes import NOW, make_home
 
-# Forks a child for each step; it kills itself just before that step of making `{folder}/{step}`.
-# Prints how many steps there are.
+# Each step of making `{folder}/{step}` is killed. Prints how many steps there are.
 DYING = """
-import os, signal, sys
+import sys
 from datetime import datetime
 from pathlib import Path
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
-
-def die_before(step):
-    left = [step]
-    def wrap(name):
-        real = getattr(os, name)
-        def call(*args, **options):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-        setattr(os, name, call)
-    for name in ("mkdir", "fsync", "rename", "chmod"):
-        wrap(name)
+from tests.support.dying_calls import at_every_step
 
 folder, now = Path(sys.argv[1]), datetime.fromisoformat(sys.argv[2])
-step = 1
-while True:
-    child = os.fork()
-    if child == 0:
-        die_before(step)
-        create_home(MusterHome(folder / str(step) / "home"), hosts=[], passphrase=None, now=now)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        assert os.waitstatus_to_exitcode(status) == 0
-        break
-    step += 1
-print(step - 1)
+print(at_every_step(
+    ("mkdir", "fsync", "rename", "chmod"),
+    lambda step: create_home(
+        MusterHome(folder / str(step) / "home"), hosts=[], passphrase=None, now=now
+    ),
+))
 """
 
 

@@ -19,43 +19,22 @@ from broker.update_ports import UpdateCode, UpdateError
 from broker.updating import update_repository
 from tests.support.update_workshop import Workshop, make_workshop
 
-# Forks a child for each step; it kills itself just before that step of publishing in
-# `{folder}/{step}`, a copy of `{folder}/home`. Prints how many steps there are.
+# Each step of publishing is killed in `{folder}/{step}`, a copy of `{folder}/home`. Prints how many
+# steps there are.
 DYING = """
-import os, shutil, signal, sys
+import shutil, sys
 from pathlib import Path
 from broker.adapters.ca.home import MusterHome
 from broker.updating import update_desk
-
-def die_before(step):
-    left = [step]
-    def wrap(name):
-        real = getattr(os, name)
-        def call(*args, **options):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-        setattr(os, name, call)
-    for name in ("mkdir", "fsync", "rename", "replace", "link", "symlink", "unlink", "rmdir"):
-        wrap(name)
+from tests.support.dying_calls import at_every_step
 
 folder = Path(sys.argv[1])
-step = 1
-while True:
-    home = folder / str(step)
-    shutil.copytree(folder / "home", home, symlinks=True)
-    child = os.fork()
-    if child == 0:
-        die_before(step)
-        update_desk(MusterHome(home), None).publish()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        assert os.waitstatus_to_exitcode(status) == 0
-        break
-    step += 1
-print(step - 1)
+steps = ("mkdir", "fsync", "rename", "replace", "link", "symlink", "unlink", "rmdir")
+print(at_every_step(
+    steps,
+    act=lambda step: update_desk(MusterHome(folder / str(step)), None).publish(),
+    prepare=lambda step: shutil.copytree(folder / "home", folder / str(step), symlinks=True),
+))
 """
 
 
