@@ -22,7 +22,7 @@ from device_client.errors import DeviceError
 from tests.support.acting import run_muster
 from tests.support.device_agents import device
 from tests.support.rolling import assert_sound
-from tests.support.stack import Plan, Stack, prepared_stack
+from tests.support.stack import STUBBORN, Plan, Stack, prepared_stack
 from tests.support.waiting import eventually
 
 
@@ -79,9 +79,13 @@ async def serves_by(stack: Stack, zone: Zone, generation: int) -> bool:
 
 
 async def claims(stack: Stack, place: Path, serial: str, bundle: ClaimBundle) -> bool:
-    """Whether a device out of its box becomes a member with this bundle."""
+    """Whether a device out of its box becomes a member with this bundle.
+
+    A step has the service come back under another certificate; what it was asked meanwhile is lost,
+    and asked again.
+    """
     try:
-        await stack.claim_device(serial, place / serial, bundle=bundle, wait=False)
+        await stack.claim_device(serial, place / serial, timing=STUBBORN, bundle=bundle, wait=False)
     except DeviceError:
         return False
     return True
