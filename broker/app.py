@@ -165,7 +165,7 @@ class Muster:
             for zone in Zone
         }
         to_retain = asyncio.Event()
-        retained = RetainedMessages(registry, links, links.by_zone[Zone.FLEET])
+        retained = RetainedMessages(registry, links.by_zone[Zone.FLEET])
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         fleet_crl = FleetCrl(
             registry,

@@ -320,6 +320,14 @@ class FleetMemory(Protocol):
             PublishError: there is no connection.
         """
 
+    async def retain(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Has it retain payloads under topics, in this order; returns when it has all. For some
+        hundreds at once.
+
+        Raises:
+            PublishError: it isn't certain that the broker has them all.
+        """
+
 
 class PublishError(Exception):
     """The broker didn't take a message; it stays in the outbox."""

@@ -7,28 +7,32 @@ is published again, and nothing else is.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
 from typing import Final
 
 from broker.core.records import Retained
-from broker.ports import FleetMemory, Publisher, Registry
+from broker.ports import FleetMemory, Registry
 from broker.protocol.topics import RETAINED_MARK
-from broker.protocol.zones import Zone
 
 COUNTER: Final = "retained"
-_PAGE: Final = 500
+_PAGE: Final = 250
+"""So few that handing them over doesn't keep anybody else waiting."""
+_ON_THE_WAY: Final = 2
+"""Pages: while the broker acknowledges one, the next is on its way."""
+
+_Place = tuple[int, str]
+"""A stamp, and a topic among those that have it."""
 
 
 class RetainedMessages:
     """Keeps the fleet broker's memory in step with the registry."""
 
-    def __init__(self, registry: Registry, publisher: Publisher, memory: FleetMemory) -> None:
+    def __init__(self, registry: Registry, memory: FleetMemory) -> None:
         self._registry = registry
-        self._publisher = publisher
         self._memory = memory
         self._session: int | None = None
         self._marked = 0
-        self._next = (1, "")
+        self._after: _Place = (1, "")
 
     async def bring_up_to_date(self) -> int:
         """Publishes what the broker doesn't have; returns how many messages that were.
@@ -49,31 +53,45 @@ class RetainedMessages:
             return 0
         published = await self._publish_all()
         # What was written since `newest` was read may be published too; the next call sees to it.
-        await self._publisher.publish(Zone.FLEET, RETAINED_MARK, str(newest).encode(), retain=True)
+        await self._memory.retain([(RETAINED_MARK, str(newest).encode())])
         self._marked = newest
         return published
 
     def _start_after(self, mark: int) -> None:
         self._marked = mark
-        self._next = (mark + 1, "")
+        self._after = (mark + 1, "")
 
     async def _publish_all(self) -> int:
-        published = 0
-        while page := await self._page():
-            await self._publish(page)
-            self._next = (page[-1].stamp, page[-1].topic)
-            published += len(page)
+        published, place = 0, self._after
+        on_the_way: deque[tuple[_Place, int, asyncio.Task[None]]] = deque()
+        try:
+            while page := await self._page(place):
+                if len(on_the_way) == _ON_THE_WAY:
+                    published += await self._arrived(on_the_way)
+                place = (page[-1].stamp, page[-1].topic)
+                sending = self._memory.retain([(each.topic, each.payload) for each in page])
+                on_the_way.append((place, len(page), asyncio.create_task(sending)))
+            while on_the_way:
+                published += await self._arrived(on_the_way)
+        finally:
+            await _end([task for *_, task in on_the_way])
         return published
 
-    async def _page(self) -> list[Retained]:
-        stamp, topic = self._next
+    async def _arrived(self, on_the_way: "deque[tuple[_Place, int, asyncio.Task[None]]]") -> int:
+        """Waits until the broker has the first of these pages; returns how many messages it had."""
+        place, count, task = on_the_way[0]
+        await task
+        on_the_way.popleft()
+        # Not before: after a failure, what the broker may not have is published again.
+        self._after = place
+        return count
+
+    async def _page(self, after: _Place) -> list[Retained]:
+        stamp, topic = after
         return await self._registry.read(lambda tx: tx.retained_after(stamp, topic, _PAGE))
 
-    async def _publish(self, page: Sequence[Retained]) -> None:
-        sent = [
-            self._publisher.publish(Zone.FLEET, each.topic, each.payload, retain=True)
-            for each in page
-        ]
-        for outcome in await asyncio.gather(*sent, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+
+async def _end(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -22,7 +22,8 @@ from broker.protocol.topics import DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 
 BEGAN: Final = "began at "
-_PAGE: Final = 500
+_PAGE: Final = 250
+_AT_ONCE: Final = 2
 """As the service publishes them."""
 
 
@@ -39,13 +40,16 @@ async def _publish(plan: BarePlan) -> None:
     link = _link(plan)
     running = asyncio.create_task(link.run())
     await link.connected.wait()
-    topics = list(plan.messages)
+    messages = list(plan.messages.items())
     # The system's monotonic clock, which all processes share.
     print(f"{BEGAN}{time.monotonic()}", flush=True)
-    for begin in range(0, len(topics), _PAGE):
-        page = topics[begin : begin + _PAGE]
-        sent = [link.publish(topic, plan.messages[topic], retain=True) for topic in page]
-        await asyncio.gather(*sent)
+    pages = [messages[begin : begin + _PAGE] for begin in range(0, len(messages), _PAGE)]
+    async with asyncio.TaskGroup() as sending:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        for page in pages:
+            await at_once.acquire()
+            task = sending.create_task(link.retain(page))
+            task.add_done_callback(lambda _: at_once.release())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -192,3 +192,25 @@ async def test_publishing_returns_when_the_broker_has_it(
         connection.drop()
         with pytest.raises(PublishError):
             await publishing
+
+
+async def test_many_are_with_the_broker_when_each_is_acknowledged(
+    server: ScriptedBroker, certificates: Certificates
+) -> None:
+    async with linked(server, certificates, Desk()) as link:
+        with pytest.raises(PublishError):
+            await link.retain([("muster/v1/x", b"too early")])
+        connection = await server.next()
+        await eventually(link.connected.is_set)
+        retaining = asyncio.create_task(link.retain([("a", b"1"), ("b", b"2")]))
+        for payload in (b"1", b"2"):
+            assert not retaining.done()
+            kind, body = await connection.packet(within=60)
+            assert (kind, body.endswith(payload)) == (Kind.PUBLISH, True)
+            connection.acknowledge(body)
+        await retaining
+        again = asyncio.create_task(link.retain([("a", b"3")]))
+        await connection.packet(within=60)
+        connection.drop()
+        with pytest.raises(PublishError):
+            await again

@@ -65,6 +65,11 @@ class Served:
         (packet_id,) = struct.unpack("!H", body)
         return int(packet_id)
 
+    def acknowledge(self, published: bytes) -> None:
+        """Sends the PUBACK of a PUBLISH with QoS 1, of which this is what follows its length."""
+        end = 2 + int.from_bytes(published[:2], "big")
+        self._writer.write(b"\x40\x02" + published[end : end + 2])
+
     def drop(self) -> None:
         """Ends the connection as a broker does that is killed."""
         self._writer.transport.abort()

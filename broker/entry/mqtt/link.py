@@ -10,14 +10,15 @@ import random
 import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiomqtt
 import structlog
 
+from broker.entry.mqtt.many import ManyAtOnce, Messages
 from broker.ports import PublishError, RegistryError
 from broker.protocol import limits
 from broker.protocol.messages import Endpoint
@@ -99,6 +100,7 @@ class BrokerLink:
         self._handle = handle
         self._on_connected = on_connected
         self._client: aiomqtt.Client | None = None
+        self._many: ManyAtOnce | None = None
         self._slots = asyncio.Semaphore(settings.concurrent)
         self._publishing: set[asyncio.Timeout] = set()
         self._connected_at = 0.0
@@ -119,7 +121,7 @@ class BrokerLink:
             PublishError: there is no connection.
         """
         if self._client is None:
-            raise PublishError(f"not connected to the {self._settings.zone} broker")
+            raise self._not_connected()
         with suppress(TimeoutError):
             async with asyncio.timeout(_MARK_TIMEOUT_S):
                 await self._mark_known.wait()
@@ -133,16 +135,36 @@ class BrokerLink:
         """
         client = self._client
         if client is None:
-            raise PublishError(f"not connected to the {self._settings.zone} broker")
+            raise self._not_connected()
+        async with self._while_connected():
+            await client.publish(topic, payload, qos=1, retain=retain)
+
+    async def retain(self, messages: Messages) -> None:
+        """Has the broker retain some hundreds of messages, in this order; returns when it has all.
+
+        Raises:
+            PublishError: there is no connection, or it ended before the broker said so.
+        """
+        many = self._many
+        if self._client is None or many is None:
+            raise self._not_connected()
+        async with self._while_connected():
+            await many.retain(messages)
+
+    @asynccontextmanager
+    async def _while_connected(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(None) as patience:
                 self._publishing.add(patience)
                 try:
-                    await client.publish(topic, payload, qos=1, retain=retain)
+                    yield
                 finally:
                     self._publishing.discard(patience)
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise PublishError(str(error) or "the connection ended") from error
+
+    def _not_connected(self) -> PublishError:
+        return PublishError(f"not connected to the {self._settings.zone} broker")
 
     async def run(self) -> None:
         """Connects, and connects again, until cancelled."""
@@ -166,7 +188,7 @@ class BrokerLink:
     async def _serve(self, handlers: asyncio.TaskGroup) -> None:
         tls = await asyncio.to_thread(self._settings.tls.context)
         async with self._connect(tls) as client:
-            self._client = client
+            self._client, self._many = client, ManyAtOnce(client)
             self._session += 1
             self._mark, self._mark_known = 0, asyncio.Event()
             try:

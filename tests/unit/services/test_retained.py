@@ -1,10 +1,11 @@
 """Retained messages: what the broker doesn't have is published, and nothing else."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from broker.ports import PublishError
 from broker.protocol.topics import RETAINED_MARK
-from broker.protocol.zones import Zone
 from broker.services.retained import RetainedMessages
 from tests.support.desk import Desk
 
@@ -21,16 +22,13 @@ class Broker:
     async def mark(self) -> int:
         return int(self.retained.get(RETAINED_MARK, b"0"))
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
-        assert zone is Zone.FLEET
-        assert retain
-        if len(self.published) >= self.takes:
-            raise PublishError("the broker is away")
-        self.retained[topic] = payload
-        if topic != RETAINED_MARK:
-            self.published.append(topic)
+    async def retain(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        for topic, payload in messages:
+            if len(self.published) >= self.takes:
+                raise PublishError("the broker is away")
+            self.retained[topic] = payload
+            if topic != RETAINED_MARK:
+                self.published.append(topic)
 
     def restart(self, memory: dict[str, bytes]) -> None:
         """Comes back with an older memory, or none."""
@@ -48,7 +46,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def messages(desk: Desk, broker: Broker) -> RetainedMessages:
-    return RetainedMessages(desk.registry, broker, broker)
+    return RetainedMessages(desk.registry, broker)
 
 
 async def retain(desk: Desk, **payloads: bytes) -> None:
@@ -95,7 +93,7 @@ async def test_a_service_that_restarts_publishes_nothing_that_the_broker_has(
 ) -> None:
     await retain(desk, a=b"1")
     await messages.bring_up_to_date()
-    assert await RetainedMessages(desk.registry, broker, broker).bring_up_to_date() == 0
+    assert await RetainedMessages(desk.registry, broker).bring_up_to_date() == 0
 
 
 async def test_a_registry_older_than_the_broker_s_memory_is_published_whole(
@@ -128,3 +126,25 @@ async def test_without_a_connection_nothing_is_tried(
     broker.session = None
     assert await messages.bring_up_to_date() == 0
     assert broker.published == []
+
+
+async def test_more_than_one_page_arrives_in_the_order_of_its_stamps(
+    desk: Desk, broker: Broker, messages: RetainedMessages
+) -> None:
+    for number in range(3):
+        await retain(desk, **{f"t-{number}-{n:03d}": b"1" for n in range(300)})
+    assert await messages.bring_up_to_date() == 900
+    assert broker.published == sorted(broker.published)
+    assert len(broker.retained) == 901
+
+
+async def test_after_a_failure_what_may_not_have_arrived_is_published_again(
+    desk: Desk, broker: Broker, messages: RetainedMessages
+) -> None:
+    await retain(desk, **{f"t-{n:03d}": b"1" for n in range(900)})
+    broker.takes = 600
+    with pytest.raises(PublishError):
+        await messages.bring_up_to_date()
+    broker.takes = 10_000
+    assert 300 <= await messages.bring_up_to_date() < 900
+    assert len(broker.retained) == 901
