@@ -22,7 +22,8 @@ from broker.adapters.ca.server_trust import read_server_trust
 from broker.adapters.clock import SystemClock
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.run_lock import held_against_looks
+from broker.adapters.registry.sqlite_file import file_number
+from broker.adapters.run_lock import held_against_looks, note_registry
 from broker.adapters.updates.repository import HomeUpdateRepository
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
@@ -113,6 +114,9 @@ class Muster:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(held_against_looks(self._home.run / "service.lock"))
             registry = await stack.enter_async_context(open_registry(self._home, self._settings))
+            await asyncio.to_thread(
+                note_registry, self._home.run / "service.lock", file_number(registry.url)
+            )
             trusted = in_force(await registry.read(lambda tx: tx.ca_rollover()))
             authority = await asyncio.to_thread(
                 FleetAuthorities.load, self._home, self._passphrase, trusted

@@ -200,6 +200,16 @@ async def _examine_broker(installation: Installation, zone: Zone) -> Finding:
 
 def _examine_service(installation: Installation) -> Iterator[Finding]:
     """Embedded brokers end with the service, so only a Mosquitto can hide that there is none."""
+    if installation.serves_another_registry():
+        yield Finding(
+            Level.ERROR,
+            "registry_replaced",
+            installation.home.registry.name,
+            "It took the place of the one that the service has open, which commits nothing now.",
+            "Put the former file back, and the service goes on by itself. To use this one: stop "
+            "the service, remove registry.db-wal and registry.db-shm, put it in place once more, "
+            "and start again.",
+        )
     zones = [installation.settings.zone(zone) for zone in Zone]
     if all(zone.broker is not BrokerKind.MOSQUITTO for zone in zones):
         return

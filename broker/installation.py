@@ -21,7 +21,8 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry.migrate import migrate
-from broker.adapters.run_lock import is_held
+from broker.adapters.registry.sqlite_file import file_number
+from broker.adapters.run_lock import is_held, noted_registry
 from broker.ports import Registry, Revocation
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
@@ -83,6 +84,14 @@ class Installation:
     def is_served(self) -> bool | None:
         """Whether a service runs on this home, on this machine; None when that can't be seen."""
         return is_held(self.home.run / "service.lock")
+
+    def serves_another_registry(self) -> bool:
+        """Whether the service that runs opened another file than the registry's. Blocks."""
+        if not self.is_served():
+            return False
+        opened = noted_registry(self.home.run / "service.lock")
+        present = file_number(open_registry(self.home, self.settings).url)
+        return None not in (opened, present) and opened != present
 
     def lacks_update_root(self) -> bool:
         """Whether an update repository was begun and not published yet, so that claim bundles carry

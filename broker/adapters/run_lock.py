@@ -74,3 +74,21 @@ def is_held(path: Path) -> bool | None:
     finally:
         os.close(descriptor)
     return False
+
+
+def note_registry(path: Path, number: int | None) -> None:
+    """Leaves in the lock which file the one who holds it has its registry in. Blocks."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"" if number is None else str(number).encode())
+    finally:
+        os.close(descriptor)
+
+
+def noted_registry(path: Path) -> int | None:
+    """What `note_registry` left there last; none when that was nothing. Blocks."""
+    try:
+        with path.open("rb") as file:
+            return int(file.read(32))
+    except (OSError, ValueError):
+        return None

@@ -1,5 +1,6 @@
 """`muster doctor`: each fault is found, and named with what to do."""
 
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.adapters.run_lock import held
+from broker.adapters.run_lock import held, note_registry
 from broker.examination import examine
 from broker.installation import open_installation
 from broker.protocol.zones import Zone
@@ -188,3 +189,16 @@ async def test_a_reload_socket_is_looked_at_without_a_reload(
     findings = await steering(mosquittos)
     assert levels(findings) == ("error", "ok")
     assert str(path) in findings["claim broker"].message
+
+
+def test_another_registry_than_the_service_s_is_an_error(operator: Operator) -> None:
+    lock, registry = operator.home / "run" / "service.lock", operator.home / "registry.db"
+    with held(lock):
+        note_registry(lock, registry.stat().st_ino)
+        assert found(operator, "error") == []
+        copy = registry.with_suffix(".copy")
+        shutil.copy(registry, copy)
+        copy.replace(registry)
+        (error,) = found(operator, "error")
+    assert error["check"] == "registry_replaced"
+    assert found(operator, "error") == [], "no service runs on it any more"

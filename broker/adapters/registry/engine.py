@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from broker.adapters.registry.errors import RegistryCode
+from broker.adapters.registry.sqlite_file import RegistryFile
 from broker.ports import RegistryError
 
 SQLITE_SETTINGS: Final[dict[str, str]] = {
@@ -101,6 +102,18 @@ def reading_engine(url: str, connections: int) -> sa.Engine:
     )
 
 
+def watching_engine(url: str) -> sa.Engine:
+    """An engine with one connection that changes nothing, for statements outside of transactions.
+
+    Raises:
+        RegistryError: the URL is of no use.
+    """
+    where = parsed(url)
+    if where.drivername == "sqlite":
+        return _sqlite_engine(where, 1, {**SQLITE_SETTINGS, "query_only": "ON"}, "BEGIN")
+    return _postgresql_engine(where, 1).execution_options(isolation_level="AUTOCOMMIT")
+
+
 def _sqlite_engine(
     url: URL, connections: int, settings: Mapping[str, str], begin: str
 ) -> sa.Engine:
@@ -118,8 +131,15 @@ def _sqlite_engine(
         for name, value in settings.items():
             connection.execute(f"PRAGMA {name} = {value}").close()
 
+    def begun(connection: sa.Connection) -> None:
+        file.check()
+        connection.exec_driver_sql(begin)
+
+    file = RegistryFile(Path(url.database or ""))
+    # Before connecting, too: SQLite would make a file that isn't there.
+    sa.event.listen(engine, "do_connect", lambda *_: file.check())
     sa.event.listen(engine, "connect", configure)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    sa.event.listen(engine, "begin", begun)
     return engine
 
 

@@ -20,6 +20,7 @@ class RegistryCode(StrEnum):
     CONFLICT = "registry_conflict"
     FAILED = "registry_failed"
     FULL = "registry_full"
+    REPLACED = "registry_replaced"
     SCHEMA_NEWER = "schema_newer"
     SCHEMA_OLDER = "schema_older"
     UNAVAILABLE = "registry_unavailable"

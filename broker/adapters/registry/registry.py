@@ -1,7 +1,7 @@
 """The registry on SQLite or PostgreSQL."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
@@ -13,6 +13,7 @@ from broker.adapters.registry.engine import reading_engine, writing_engine
 from broker.adapters.registry.errors import busy, closed
 from broker.adapters.registry.migrate import check
 from broker.adapters.registry.session import Compiler
+from broker.adapters.registry.watching import Watch
 from broker.adapters.registry.writer import Writer
 from broker.ports import ReadTransaction, WriteTransaction
 
@@ -37,6 +38,7 @@ class SqlRegistry:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._writer: Writer | None = None
+        self._watch: Watch | None = None
         self._readers: _Readers | None = None
 
     @property
@@ -54,15 +56,19 @@ class SqlRegistry:
         await asyncio.to_thread(check, self._url)
         self._readers = _Readers(reading_engine(self._url, _READERS), self._max_waiting)
         self._writer = Writer(writing_engine(self._url), self._max_batch, self._max_waiting)
+        self._watch = Watch(self._url)
 
     async def stop(self) -> None:
         """Finishes what waits, then closes the registry. Stopping twice is harmless."""
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
+        watch, self._watch = self._watch, None
         if writer:
             await asyncio.to_thread(writer.finish)
         if readers:
             await asyncio.to_thread(readers.finish)
+        if watch:
+            await asyncio.to_thread(watch.finish)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -85,6 +91,12 @@ class SqlRegistry:
         if self._readers is None:
             raise closed()
         return await self._readers.run(work)
+
+    async def version(self) -> Hashable:
+        if self._watch is None:
+            raise closed()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._watch.thread, self._watch.version)
 
 
 class _Readers:
