@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -60,7 +61,12 @@ class Installation:
         Raises:
             Problem: SETTINGS_INVALID when the claim broker's port isn't known.
         """
-        return HomeClaimAuthority(self.home, self.claim_endpoint(), self.passphrase)
+        return HomeClaimAuthority(
+            self.home,
+            self.claim_endpoint(),
+            self.passphrase,
+            _hosts(self.settings.updates.sources),
+        )
 
     def claim_endpoint(self) -> Endpoint:
         """Where devices ask.
@@ -133,6 +139,8 @@ class HomeClaimAuthority:
     home: MusterHome
     claim: Endpoint
     passphrase: bytes | None
+    update_hosts: tuple[str, ...] = ()
+    """Who has images, besides this very host."""
 
     def issue(self, name: ClaimName, not_after: datetime, now: datetime) -> NewClaim:
         """Reads the authority's key, signs, and forgets the key."""
@@ -140,7 +148,11 @@ class HomeClaimAuthority:
         trust = read_trust_bundle(self.home)
         first = update_repository(self.home, self.passphrase).files().get(FIRST_ROOT)
         update_root = None if first is None else first.decode()
-        bundle = replace(make_bundle(issued, self.claim, trust), update_root=update_root)
+        bundle = replace(
+            make_bundle(issued, self.claim, trust),
+            update_root=update_root,
+            update_hosts=self.update_hosts,
+        )
         return NewClaim(bundle, issued.serial, issued.not_before, issued.not_after)
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
@@ -179,6 +191,11 @@ class SecretFile:
     def discard(self) -> None:
         """Removes it."""
         self.path.unlink(missing_ok=True)
+
+
+def _hosts(sources: Sequence[str]) -> tuple[str, ...]:
+    hosts = (urlsplit(source).hostname for source in sources)
+    return tuple(dict.fromkeys(host for host in hosts if host))
 
 
 def open_installation(path: Path, passphrase: bytes | None) -> Installation:

@@ -12,6 +12,9 @@ from msgspec import Meta
 from broker.protocol import codec, limits, names
 from broker.protocol.messages import Endpoint, TrustBundle
 
+HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_.:-]{1,253}\Z")]
+"""A host as it stands in URLs; `*.` before a name stands for all below it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimBundle:
@@ -28,6 +31,9 @@ class ClaimBundle:
     update_root: str | None = None
     """The update repository's first root metadata (1.root.json); none where there are no updates.
     From it every later root is verified, so it never comes from the service at run time."""
+    update_hosts: Annotated[tuple[HostPattern, ...], Meta(max_length=64)] = ()
+    """Who may be asked for images besides the brokers' hosts: a device asks nobody else, whatever
+    it is told at run time."""
 
     def __repr__(self) -> str:
         """Without the private key, so that no log or traceback ever holds it."""

@@ -22,13 +22,22 @@ class DailyBudget:
     """Counts the bytes of a day, in UTC; those of an image that is thrown away count, too."""
 
     def __init__(
-        self, per_day: int, file: Path | None = None, today: Callable[[], date] = _today
+        self,
+        per_day: int,
+        file: Path | None = None,
+        today: Callable[[], date] = _today,
+        *,
+        grows: bool = False,
     ) -> None:
-        """`file` keeps the count over restarts; a damaged one counts as none."""
-        self._per_day = per_day
+        """`file` keeps the count over restarts; a damaged one counts as none. With `grows`, the
+        largest budget of the day counts: the small image that follows large ones is fetched, too.
+        """
+        self._least = self._per_day = per_day
         self._file = file
         self._today = today
-        self._day, self._spent = _read(file) or (today(), 0)
+        self._day, self._spent, before = _read(file) or (today(), 0, 0)
+        if grows:
+            self._per_day = max(per_day, before)
         self._kept = (self._day, self._spent)
 
     @property
@@ -65,17 +74,19 @@ class DailyBudget:
         """
         day, spent = count = self._day, self._spent
         if self._file is not None and self._kept != count:
-            await asyncio.to_thread(durable.replace_file, self._file, f"{day} {spent}\n".encode())
+            text = f"{day} {spent} {self._per_day}\n"
+            await asyncio.to_thread(durable.replace_file, self._file, text.encode())
         self._kept = count
 
     def _turn_page(self) -> None:
         if (today := self._today()) != self._day:
-            self._day, self._spent = today, 0
+            self._day, self._spent, self._per_day = today, 0, self._least
 
 
-def _read(file: Path | None) -> tuple[date, int] | None:
+def _read(file: Path | None) -> tuple[date, int, int] | None:
+    """The day, the bytes that were fetched in it, and how many were allowed."""
     with contextlib.suppress(OSError, ValueError):
         if file is not None:
-            day, spent = file.read_text(encoding="ascii")[:64].split()
-            return date.fromisoformat(day), max(0, int(spent))
+            day, spent, *most = file.read_text(encoding="ascii")[:96].split()
+            return date.fromisoformat(day), max(0, int(spent)), int(most[0]) if most else 0
     return None

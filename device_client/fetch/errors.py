@@ -32,6 +32,12 @@ class SourceUnfit(ImageUnavailable):
     """The source doesn't have this image, or may not be used; asking again won't help."""
 
 
+class SourceNotAllowed(SourceUnfit):
+    """The source is on a host that this device doesn't ask; it wasn't looked up either."""
+
+    code = "source_not_allowed"
+
+
 class ImageBudgetSpent(FetchError):
     """The bytes that may be fetched in a day are spent."""
 

@@ -14,6 +14,7 @@ from device_client.fetch.errors import ImageTooLong, ImageUnavailable, SourceUnf
 from device_client.fetch.exchange import Exchange, Reach, exchanged, shown
 from device_client.fetch.intake import Intake, Pace
 from device_client.fetch.limits import FetchLimits
+from device_client.fetch.places import check_host
 
 _CHUNK: Final = 65_536
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -46,6 +47,7 @@ class HttpSource:
         """
         url, least = split(self.name), Reach.HERE
         for _ in range(self._limits.redirects + 1):
+            check_host(url, self._limits.hosts)
             headers = self._headers(intake.position)
             timeout_s = self._limits.timeout_s
             async with exchanged(url, self._context, timeout_s, headers, least) as exchange:

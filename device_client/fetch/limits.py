@@ -1,4 +1,4 @@
-"""How much, how fast and how patiently an image is fetched."""
+"""Where, how much, how fast and how patiently an image is fetched."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,9 @@ from device_client.fetch.budget import DailyBudget
 @dataclass(frozen=True, kw_only=True)
 class FetchLimits:
     """The defaults suit a device on a mobile network; tests use shorter ones."""
+
+    hosts: tuple[str, ...] = ()
+    """Who may be asked over HTTP, redirects too; see `places.check_host`."""
 
     timeout_s: float = 30.0
     """For each step: to connect with TLS, to answer a request, to send the next bytes."""

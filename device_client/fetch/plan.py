@@ -14,6 +14,7 @@ from device_client.fetch.errors import (
     ImageBudgetSpent,
     ImageTooLong,
     ImageUnavailable,
+    SourceNotAllowed,
     SourceUnfit,
 )
 from device_client.fetch.intake import Intake
@@ -60,6 +61,7 @@ async def fetch(
     Raises:
         ImageTooLong, ImageTooSlow, ImageUnavailable: the last source's reason, when none is left or
             all have failed several times without getting on.
+        SourceNotAllowed: the same, where a source is on a host that isn't asked.
         ImageBudgetSpent: it goes on tomorrow.
         ConnectionLost: while blocks were asked for.
         Exception: what the sink raised.
@@ -86,6 +88,7 @@ class _Plan:
         self.givers: set[str] = set()
         """The sources that bytes have come from."""
         self._sources = sources
+        self._not_allowed: SourceNotAllowed | None = None
         self._intake = intake
         self._limits = limits
         self._backoff = Backoff(limits.backoff_base_s, limits.backoff_cap_s, random.random)
@@ -111,7 +114,13 @@ class _Plan:
                 break
             if self._sources:
                 await asyncio.sleep(max(self._backoff.next(), error.retry_after_s))
-        raise error
+        raise self._why(error)
+
+    def _why(self, error: FetchError) -> FetchError:
+        """Where the device's own settings stand in the way, that is what the operator can mend."""
+        if self._not_allowed is None or isinstance(error, SourceNotAllowed):
+            return error
+        return SourceNotAllowed(f"{self._not_allowed} {error}", self._not_allowed.remedy)
 
     async def _round(self) -> FetchError | None:
         """Tries each source; the last one's reason when all have failed."""
@@ -140,6 +149,8 @@ class _Plan:
                 raise
             except FetchError as failed:
                 log.warning("a source failed at byte %d: %s", self._intake.position, failed)
+                if isinstance(failed, SourceNotAllowed):
+                    self._not_allowed = failed
                 if isinstance(failed, SourceUnfit | ImageTooLong):
                     self._sources.remove(source)
                 gained = self._intake.position - before

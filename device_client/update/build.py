@@ -4,18 +4,15 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.protocol.topics import DeviceOrigin, Operation, device_topic
-from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
-from device_client import exchange
 from device_client.backoff import Backoff
 from device_client.errors import ArgumentInvalid
-from device_client.exchange import Question
 from device_client.online import Online
 from device_client.settings import Timing
 from device_client.timekeeping import Timekeeper
 from device_client.update.assignment import Hardware
 from device_client.update.config import Component, DeviceConfig, Kind
 from device_client.update.duty import Lines, UpdateDuty
+from device_client.update.fetching import fetcher
 from device_client.update.health import Both, CommandCheck, HealthCheck, OnlineCheck
 from device_client.update.installers.command import CommandSlots, Programs
 from device_client.update.installers.directory import DirectorySlots
@@ -24,10 +21,9 @@ from device_client.update.journal import Journal
 from device_client.update.reports import Reporting
 from device_client.update.repository import MetadataSource
 from device_client.update.restarting import NoRestart, Reboot, Restart, ServiceRestart
-from device_client.update.sink import FileSink
 from device_client.update.sources import RetainedSource, WebSource
 from device_client.update.store import MetadataStore
-from device_client.update.updater import Fetch, Means, Updater
+from device_client.update.updater import Means, Updater
 
 _ABSENT_AFTER_S = 3.0
 """What is retained comes at once; so long is for a slow network."""
@@ -40,8 +36,11 @@ def updates(
     timekeeper: Timekeeper,
     timing: Timing,
     chance: Callable[[], float],
+    named_hosts: tuple[str, ...] = (),
 ) -> UpdateDuty:
-    """The duty, over the state in `directory`, which is made if need be; blocks on the disk."""
+    """The duty, over the state in `directory`, which is made if need be; blocks on the disk.
+
+    `named_hosts` are those that came flashed, with the claim bundle."""
     journal = Journal(directory)
     journal.open(config.factory())
     online = asyncio.Event()
@@ -56,6 +55,7 @@ def updates(
         clock=timekeeper.now,
     )
     updater = Updater(journal, means)
+    fetching = fetcher(config, directory, named_hosts, timekeeper, timing)
     again = Backoff(timing.slow_base_s, timing.slow_cap_s, chance)
     reporting = Reporting(
         updater, timing.answers_s, Backoff(timing.backoff_base_s, timing.slow_cap_s, chance)
@@ -66,7 +66,7 @@ def updates(
         timekeeper,
         Lines(
             source=lambda on: _source(config, on),
-            fetch=lambda on: _fetch(config, directory, on, timing),
+            fetch=lambda on: fetching(on, updater),
         ),
         reporting,
         again,
@@ -132,25 +132,3 @@ def _source(config: DeviceConfig, online: Online) -> MetadataSource:
     if config.metadata_url is not None:
         return WebSource(config.metadata_url, online.identity.trust_bundle.anchors)
     return RetainedSource(online.connection, _ABSENT_AFTER_S)
-
-
-def _fetch(config: DeviceConfig, directory: Path, online: Online, timing: Timing) -> Fetch:
-    """How images are fetched; what that takes is loaded when the first one is."""
-
-    async def ask_block(request: BlockRequest) -> BlockAccepted:
-        topic = device_topic(DeviceOrigin(online.identity.device_id), Operation.BLOCK)
-        question = Question(topic, request.request_id, request, BlockAccepted)
-        return await exchange.ask(online.connection, question, timing.answers_s)
-
-    async def fetch(target: AssignedTarget, sink: FileSink) -> None:
-        from device_client.fetch import plan
-        from device_client.fetch.budget import DailyBudget
-        from device_client.fetch.limits import FetchLimits
-
-        per_day = config.most_per_day
-        budget = DailyBudget(per_day, directory / "budget") if per_day is not None else None
-        limits = FetchLimits(rate=config.most_rate, budget=budget)
-        anchors = online.identity.trust_bundle.anchors
-        await plan.fetch(target, sink, ask_block, limits, anchors)
-
-    return fetch

@@ -36,6 +36,7 @@ class UpdateCode(StrEnum):
     SOURCE_TOO_OLD = "source_too_old"
     DEPENDENCY_MISSING = "dependency_missing"
 
+    SOURCE_NOT_ALLOWED = "source_not_allowed"
     IMAGE_UNAVAILABLE = "image_unavailable"
     IMAGE_TOO_LONG = "image_too_long"
     IMAGE_TOO_SLOW = "image_too_slow"
@@ -68,6 +69,7 @@ PASSING: Final = frozenset(
         UpdateCode.METADATA_MIXED,
         UpdateCode.VERSION_TOO_HIGH,
         UpdateCode.TARGET_UNKNOWN,
+        UpdateCode.SOURCE_NOT_ALLOWED,
         UpdateCode.IMAGE_UNAVAILABLE,
         UpdateCode.IMAGE_TOO_LONG,
         UpdateCode.IMAGE_TOO_SLOW,
@@ -84,6 +86,8 @@ _REMEDIES: Final = {
     UpdateCode.ROOT_MISSING: "Flash the repository's root: 'muster-device run --update-root FILE'.",
     UpdateCode.METADATA_EXPIRED: "See 'muster update status': it tells which role has lapsed. "
     "If none has, check this device's clock.",
+    UpdateCode.SOURCE_NOT_ALLOWED: "Name the host in the device's setting 'update_hosts', if "
+    "images are to come from there.",
     UpdateCode.SPACE_MISSING: "Make room on the device's disk.",
     UpdateCode.STORAGE_UNUSABLE: "See that the disk can be written and this user owns the slots.",
     UpdateCode.COUNTER_TOO_LOW: "Assign an image whose security counter is as high as the device's",

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from broker.protocol import codec, limits, names
+from broker.protocol import bundle, codec, limits, names
 from broker.protocol.codes import Refused
 from broker.protocol.updates import VersionText
 from device_client import durable
@@ -19,6 +19,7 @@ from device_client.update.trusted import Trusted
 
 Name = Annotated[str, Meta(pattern=names.NAME_PATTERN)]
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
+Host = bundle.HostPattern
 _FILE: Final = "device.json"
 _MAX_CONFIG: Final = 65_536
 
@@ -68,10 +69,13 @@ class DeviceConfig:
     restart_timeout_s: Annotated[float, Meta(gt=0)] = 300.0
     metadata_url: str | None = None
     """Where the repository's metadata is fetched from instead of the broker."""
+    update_hosts: Annotated[tuple[Host, ...], Meta(max_length=64)] | None = None
+    """Who is asked for images over HTTP; if not given, the hosts that the claim bundle names, the
+    fleet broker's and that of `metadata_url`."""
     most_rate: Annotated[float, Meta(gt=0)] | None = None
     """Bytes a second of a download at most."""
     most_per_day: Annotated[int, Meta(gt=0)] | None = None
-    """Bytes that may be downloaded in a day."""
+    """Bytes that may be downloaded in a day; if not given, eight times the assigned images'."""
 
     def factory(self) -> dict[str, Running]:
         """What runs before the first update."""

@@ -21,6 +21,7 @@ from device_client.timekeeping import Timekeeper
 from device_client.update.assignment import authentic, resolve
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.journal import WITHDRAWABLE, Stage
+from device_client.update.pacing import Pacing
 from device_client.update.reports import Reporting
 from device_client.update.repository import MetadataSource, Repository
 from device_client.update.store import MetadataStore
@@ -60,6 +61,7 @@ class UpdateDuty:
         self._lines = lines
         self._reporting = reporting
         self._again = again
+        self._pacing = Pacing()
 
     async def perform(self, online: Online) -> None:
         """As `Duty` says.
@@ -83,20 +85,21 @@ class UpdateDuty:
         async with online.connection.watch(desired, news) as watch:
             while True:
                 await self._news(watch, known)
-                if not known.get(desired):
-                    await self._pursuit(online).look_again()
-                while payload := known.get(desired):
-                    self._again.reset()
-                    if not await _interrupted(
-                        self._pursuit(online).pursue(
-                            payload,
-                            online.identity.device_id,
-                            self._lines.fetch(online),
-                            self._again,
-                        ),
-                        self._news(watch, known),
-                    ):
-                        break
+                while await _interrupted(
+                    self._heed(online, dict(known), desired), self._news(watch, known)
+                ):
+                    pass
+
+    async def _heed(self, online: Online, known: dict[str, bytes], desired: str) -> None:
+        await self._pacing.turn(known)
+        pursuit = self._pursuit(online)
+        if not (payload := known.get(desired)):
+            await pursuit.look_again()
+            return
+        self._again.reset()
+        await pursuit.pursue(
+            payload, online.identity.device_id, self._lines.fetch(online), self._again
+        )
 
     async def _news(self, watch: Watch, known: dict[str, bytes]) -> None:
         """Returns when a topic has another content; what is retained comes again and again."""
@@ -229,9 +232,10 @@ class Pursuit:
 
     async def _count(self, error: DeviceError) -> bool:
         """Counts the failure against the work; whether another try is worth it."""
-        if error.stable_code == UpdateCode.IMAGE_BUDGET_SPENT:
-            return True
         try:
+            if error.stable_code == UpdateCode.IMAGE_BUDGET_SPENT:
+                await self._updater.note(error)
+                return True
             if self._updater.state.stage in WITHDRAWABLE:
                 await self._updater.fail(error)
                 return self._updater.state.work is not None

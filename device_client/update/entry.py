@@ -46,8 +46,9 @@ def prepare(
     claim = store.enrollment_if_readable()
     flashed = claim.bundle.update_root if claim else None
     root = config.first_root(directory, flashed)
+    hosts = (claim.bundle.claim.host, *claim.bundle.update_hosts) if claim else ()
     timekeeper.load()
-    return build.updates(directory, known, root, timekeeper, timing, chance)
+    return build.updates(directory, known, root, timekeeper, timing, chance, hosts)
 
 
 async def beside(duty: UpdateDuty | None, agent: Coroutine[Any, Any, None]) -> None:

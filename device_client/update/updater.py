@@ -175,12 +175,12 @@ class Updater:
             else:
                 await self.change(lambda state: steps.failed(state, refused, now))
 
-    async def note(self, error: UpdateRefused) -> None:
+    async def note(self, error: DeviceError) -> None:
         """Keeps for people why something was refused that isn't worth a report."""
-        now = self.means.clock()
+        refused, now = _as_refusal(error), self.means.clock()
         known = self.state.refusal
-        if known is None or (known.code, known.message) != (error.stable_code, str(error)):
-            await self.change(lambda state: steps.noted(state, error, now))
+        if known is None or (known.code, known.message) != (refused.stable_code, str(refused)):
+            await self.change(lambda state: steps.noted(state, refused, now))
 
     async def change(self, step: Callable[[State], State]) -> State:
         """Writes what the step makes of the record.

@@ -62,6 +62,21 @@ async def test_another_day_begins_with_all_of_it(tmp_path: Path) -> None:
     assert budget.left == 10
 
 
+async def test_a_budget_that_grows_is_the_day_s_largest(tmp_path: Path) -> None:
+    calendar, file = Calendar(), tmp_path / "budget"
+
+    def of_images(length: int) -> DailyBudget:
+        return DailyBudget(8 * length, file, calendar, grows=True)
+
+    large = of_images(100)
+    await large.spend(790)
+    await large.keep()
+    assert of_images(1).left == 10, "a small image that follows large ones is fetched, too"
+    assert DailyBudget(8, file, calendar).left == 0, "the maker's number is that"
+    calendar.day = date(2026, 3, 2)
+    assert of_images(1).left == 8
+
+
 async def test_the_rate_is_kept_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
 
