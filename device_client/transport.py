@@ -16,7 +16,7 @@ from typing import Final, Protocol, cast
 
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
-from device_client import packets
+from device_client import dialing, packets
 from device_client.errors import (
     CertificateRefused,
     ConnectionLost,
@@ -30,8 +30,6 @@ from device_client.watching import Watch
 log = logging.getLogger(__name__)
 
 _GOODBYE_S: Final = 1.0
-_NEXT_ADDRESS_S: Final = 0.25
-"""When to try a host's next address beside the one that doesn't answer (RFC 8305, 5)."""
 _REFUSALS: Final = frozenset({4, 5})
 """CONNACK's "bad user name or password" and "not authorized" (MQTT 3.1.1, 3.2.2.3)."""
 _PACKET_IDS: Final = 65_535
@@ -190,10 +188,9 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(self._address.timeout_s):
                 await self._loop.create_connection(
                     lambda: self,
-                    endpoint.host,
-                    endpoint.port,
+                    sock=await dialing.dial(endpoint.host, endpoint.port),
                     ssl=self._address.context,
-                    happy_eyeballs_delay=_NEXT_ADDRESS_S,
+                    server_hostname=cast(str, dialing.in_ascii(endpoint.host)),
                     ssl_shutdown_timeout=_GOODBYE_S,
                 )
         except TimeoutError as error:
