@@ -1,19 +1,17 @@
 """The command `muster-device`: claim, renew, run, status."""
 
-import argparse
 import asyncio
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from broker.protocol import codec
 from device_client import keystore, status
 from device_client.agent import CLOCK_FILE, Agent, utc_now
+from device_client.arguments import Command, Options, parse
 from device_client.disk import on_disk
 from device_client.enrollment import Enrollment, bundle_from, checked
 from device_client.errors import (
@@ -28,9 +26,9 @@ from device_client.errors import (
 from device_client.hardware import hardware_serial
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
-from device_client.settings import Timing, default_state_directory
-from device_client.status import Report, Software, StatusFile
-from device_client.timekeeping import Standing, Timekeeper
+from device_client.settings import Timing
+from device_client.status import StatusFile
+from device_client.timekeeping import Timekeeper
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +42,14 @@ LOCKED: Final = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 0, or one that docs/device.md lists."""
-    options = _parser().parse_args(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
     try:
-        ended = int(options.command(options))
+        ended = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return ended
     except BrokenPipeError:
@@ -69,7 +67,7 @@ def _left_quietly() -> int:
     return FAILED
 
 
-def _claim(options: argparse.Namespace) -> int:
+def _claim(options: Options) -> int:
     with keystore.opened(options.state) as store:
         _remember(store, options)
         _remember_updates(options)
@@ -82,7 +80,7 @@ def _claim(options: argparse.Namespace) -> int:
     return 0
 
 
-def _renew(options: argparse.Namespace) -> int:
+def _renew(options: Options) -> int:
     with keystore.opened(options.state) as store:
         agent = Agent(store, StatusFile(options.state))
         identity = _until_stopped(agent.renew(options.timeout if options.timeout > 0 else None))
@@ -92,7 +90,7 @@ def _renew(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: Options) -> int:
     with keystore.opened(options.state) as store:
         _remember(store, options)
         _remember_updates(options)
@@ -100,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _life(store: Keystore, options: argparse.Namespace) -> None:
+async def _life(store: Keystore, options: Options) -> None:
     timekeeper = Timekeeper(options.state / CLOCK_FILE, utc_now)
     note = StatusFile(options.state)
     if not (options.state / "update").is_dir():
@@ -119,7 +117,7 @@ async def _life(store: Keystore, options: argparse.Namespace) -> None:
     await entry.beside(duty, Agent(store, note, duties=duties, timekeeper=timekeeper).run())
 
 
-def _remember_updates(options: argparse.Namespace) -> None:
+def _remember_updates(options: Options) -> None:
     given = (options.model, options.hw_rev, options.update_config, options.update_root)
     if any(each is not None for each in given):
         from device_client.update import entry
@@ -127,7 +125,7 @@ def _remember_updates(options: argparse.Namespace) -> None:
         entry.remember(options.state, options)
 
 
-def _status(options: argparse.Namespace) -> int:
+def _status(options: Options) -> int:
     if not options.state.is_dir():
         raise StateMissing(
             f"There is no state directory {options.state}.",
@@ -137,11 +135,13 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(codec.encode(report).decode())
     else:
-        print(_for_people(report))
+        from device_client.showing import for_people
+
+        print(for_people(report))
     return 0
 
 
-def _remember(store: Keystore, options: argparse.Namespace) -> None:
+def _remember(store: Keystore, options: Options) -> None:
     """Merges the command line into what is remembered; what isn't given stays as it was."""
     known = store.enrollment_if_readable()
     if options.bundle is not None:
@@ -202,147 +202,9 @@ def _exit_status(error: DeviceError) -> int:
             return FAILED
 
 
-def _for_people(report: Report) -> str:
-    lines = {
-        "membership": report.membership,
-        "agent": report.activity,
-        "serial number": report.serial,
-        "device id": report.device_id,
-        "certificate": report.certificate_serial,
-        "proven": _proven(report),
-        "valid until": _time(report.not_after),
-        "renewal due": _time(report.renewal_due),
-        "successor": f"{report.successor}, not proven yet" if report.successor else None,
-        "recovery": "asked for, as the certificate has expired" if report.is_recovering else None,
-        "clock": None if report.clock is Standing.BELIEVED else f"not believed: {report.clock}",
-        "fleet broker": f"{report.fleet.host}:{report.fleet.port}" if report.fleet else None,
-        **(_of_software(report.software) if report.software else {}),
-    }
-    text = [f"{name + ':':15} {value}" for name, value in lines.items() if value is not None]
-    if (error := report.last_error) is not None:
-        text += [f"last error:     {error.code} at {error.at:%F %T} UTC", f"  {error.message}"]
-        text += [f"  {error.remedy}"] if error.remedy else []
-    return "\n".join(text)
-
-
-def _of_software(software: Software) -> dict[str, str | None]:
-    refusal = software.refusal
-    running = ", ".join(f"{name} {version}" for name, version in software.running.items())
-    pending = f"{software.rollout}, {software.stage}: {', '.join(software.coming)}"
-    return {
-        "runs": f"{running} (security counter {software.security_counter})",
-        "supported": _support(software.support_until),
-        "update": pending if software.rollout else None,
-        "to report": str(software.unsent_reports) if software.unsent_reports else None,
-        "refused": f"{refusal.code} at {_time(refusal.at)}: {refusal.message} {refusal.remedy}"
-        if refusal
-        else None,
-    }
-
-
-def _support(until: datetime | None) -> str | None:
-    if until is None:
-        return None
-    return f"until {_time(until)}{', which is over' if until < utc_now() else ''}"
-
-
-def _proven(report: Report) -> str | None:
-    if report.confirmed_at is None:
-        return None
-    return f"{_time(report.confirmed_at)}, by {report.origin}"
-
-
-def _time(moment: datetime | None) -> str | None:
-    return f"{moment:%F %T} UTC" if moment else None
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't NAME=VALUE")
-    return name, value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="muster-device", description="The agent that makes this device a member of a fleet."
-    )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--state",
-        type=Path,
-        default=default_state_directory(),
-        metavar="DIR",
-        help="where keys and certificates are kept (default: %(default)s)",
-    )
-    common.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    claim = commands.add_parser("claim", parents=[common], help="become a member, then end")
-    _add_claim_options(claim)
-    _add_timeout(claim)
-    claim.add_argument("--no-wait", action="store_true", help="try once only")
-    claim.set_defaults(command=_claim)
-
-    renew = commands.add_parser(
-        "renew", parents=[common], help="replace the certificate now, while no agent runs"
-    )
-    _add_timeout(renew)
-    renew.set_defaults(command=_renew)
-
-    run = commands.add_parser("run", parents=[common], help="become a member and stay connected")
-    _add_claim_options(run)
-    run.set_defaults(command=_run)
-
-    show = commands.add_parser("status", parents=[common], help="how far this device has come")
-    show.add_argument("--json", action="store_true", help="for programs")
-    show.set_defaults(command=_status)
-    return parser
-
-
-def _add_timeout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="give up after so long; 0 is never (default: %(default)g)",
-    )
-
-
-def _add_claim_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bundle", type=Path, metavar="FILE", help="the maker's claim bundle; remembered"
-    )
-    parser.add_argument(
-        "--serial", help="this device's serial number (default: what the hardware reports)"
-    )
-    parser.add_argument(
-        "--parameter",
-        type=_parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="reported to the service for its name rule; may be repeated",
-    )
-    parser.add_argument(
-        "--key-type", type=KeyType, choices=list(KeyType), help="of a new key (default: p256)"
-    )
-    _add_update_options(parser.add_argument_group("updates, remembered"))
-
-
-def _add_update_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--model", help="what this device is; without it there are no updates")
-    group.add_argument("--hw-rev", metavar="NAME", help="its hardware revision")
-    group.add_argument(
-        "--update-config",
-        type=Path,
-        metavar="FILE",
-        help="its components and their slots, health check and restart (docs/updates.md)",
-    )
-    group.add_argument(
-        "--update-root",
-        type=Path,
-        metavar="FILE",
-        help="the update repository's first root, in place of the claim bundle's",
-    )
+_COMMANDS: Final[dict[Command, Callable[[Options], int]]] = {
+    Command.CLAIM: _claim,
+    Command.RENEW: _renew,
+    Command.RUN: _run,
+    Command.STATUS: _status,
+}

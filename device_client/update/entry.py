@@ -1,12 +1,12 @@
 """The updater's place in the agent: what the command line says, and what runs beside it."""
 
-import argparse
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from device_client.arguments import Options
 from device_client.errors import ArgumentInvalid
 from device_client.keystore import Keystore
 from device_client.settings import Timing
@@ -18,7 +18,7 @@ from device_client.update.trial import attend
 FOLDER: Final = "update"
 
 
-def remember(state: Path, options: argparse.Namespace) -> None:
+def remember(state: Path, options: Options) -> None:
     """Keeps what the command line says about updates.
 
     Raises:
