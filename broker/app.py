@@ -28,6 +28,7 @@ from broker.adapters.updates.repository import HomeUpdateRepository
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
+from broker.entry.changes import Changes
 from broker.entry.housekeeping import Chore
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.entry.mqtt.router import Router, Services
@@ -171,10 +172,11 @@ class Muster:
         to_retain = asyncio.Event()
         retained = RetainedMessages(registry, links.by_zone[Zone.FLEET])
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
+        crl_file = WatchedCrlFile(self._home.crl_file(Zone.FLEET))
         fleet_crl = FleetCrl(
             registry,
             authority,
-            WatchedCrlFile(self._home.crl_file(Zone.FLEET)),
+            crl_file,
             controls[Zone.FLEET],
             self._clock,
             lock_outs,
@@ -186,30 +188,36 @@ class Muster:
         ca_rollover = CaRolloverSteps(registry, fleet_crl, self._clock)
         lapses = LapseService(registry, self._clock)
         superseded = SupersededService(registry, self._clock)
+        # What the registry's contents make due needn't be looked for while nobody changes them.
+        changes = Changes(lambda: (registry.version(), crl_file.look()))
+        to_retain = changes.wake()
         chores = [
             Chore("outbox", 0.2, outbox.clear_sent),
             Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
             Chore("superseded", 1.0, superseded.revoke_superseded),
-            Chore("fleet-crl", 0.1, fleet_crl.bring_up_to_date, longest_pause_s=1.0),
-            Chore("lock-out", 1.0, lock_outs.watch, longest_pause_s=1.0),
-            Chore("trust-bundle", 1.0, trust_bundles.bring_up_to_date, longest_pause_s=5.0),
-            Chore("ca-rollover", 0.2, ca_rollover.advance, longest_pause_s=5.0),
-            Chore("campaigns", 0.5, campaigns.advance, longest_pause_s=5.0),
-            *self._update_chores(registry, to_retain.set),
-            Chore("retained", 0.2, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),
-            Chore("claim-crl", 0.5, claim_crl.bring_up_to_date),
+            changes.chore("fleet-crl", 0.1, 1.0, fleet_crl.bring_up_to_date, 1.0),
+            changes.chore("lock-out", 1.0, 5.0, lock_outs.watch, 1.0),
+            changes.chore("trust-bundle", 1.0, 5.0, trust_bundles.bring_up_to_date),
+            changes.chore("ca-rollover", 0.2, 1.0, ca_rollover.advance),
+            changes.chore("campaigns", 0.5, 5.0, campaigns.advance),
+            *self._update_chores(registry, changes, to_retain.set),
+            Chore("retained", 1.0, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),
+            changes.chore("claim-crl", 0.5, 5.0, claim_crl.bring_up_to_date),
             Chore("refusals", 10.0, refusals.flush),
             Chore("claim-alarms", 5.0, lambda: _give_alarms(alarms)),
         ]
         async with self._http(registry, authority, links), asyncio.TaskGroup() as tasks:
             work = [tasks.create_task(link.run()) for link in links.by_zone.values()]
             work += [tasks.create_task(chore.keep_doing()) for chore in chores]
+            work.append(tasks.create_task(changes.keep_looking()))
             work.append(tasks.create_task(self._announce(registry, links, running, ready)))
             await stop.wait()
             await _end(work)
         await _clear_sent(outbox)
 
-    def _update_chores(self, registry: SqlRegistry, on_told: Callable[[], None]) -> list[Chore]:
+    def _update_chores(
+        self, registry: SqlRegistry, changes: Changes, on_told: Callable[[], None]
+    ) -> list[Chore]:
         sources = self._settings.updates.sources
         assigner = Assigner(registry, self._updates, self._clock, _new_nonce, sources, on_told)
         director = Director(registry, self._updates, self._clock, assigner)
@@ -217,7 +225,7 @@ class Muster:
         support = SupportWatch(registry, self._clock, self._telemetry)
         warnings = UpdateWarnings(self._updates, self._clock)
         return [
-            Chore("rollouts", 0.1, director.advance, longest_pause_s=5.0),
+            changes.chore("rollouts", 0.1, 1.0, director.advance),
             Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
             Chore("support", 60.0, support.look),
             Chore("update-warnings", 60.0, lambda: _warn(warnings)),

@@ -1,6 +1,6 @@
 """What the services need from the world, as Protocols. Adapters meet them; `app` joins the two."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -279,13 +279,6 @@ class Registry(Protocol):
 
     async def read(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
         """What `work` returns on a consistent view."""
-
-    async def version(self) -> Hashable:
-        """Another value after each commit, whoever's it was; nearly free to ask for.
-
-        Raises:
-            RegistryError: the registry can't be used.
-        """
 
 
 class BrokerControl(Protocol):

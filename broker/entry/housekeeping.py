@@ -18,11 +18,14 @@ class Chore:
     name: str
     every_s: float
     work: Callable[[], Awaitable[object]]
+    """Where there is a `wake`: True says that there is more to do, so it isn't waited for."""
     timeout_s: float = 60.0
     longest_pause_s: float = _LONGEST_PAUSE_S
     """Between two tries while it fails."""
     wake: asyncio.Event | None = None
     """Set by whoever has made work for it that shouldn't wait; heeded while it doesn't fail."""
+    least_s: float = 0.0
+    """Between two runs, whoever wakes it."""
 
     async def keep_doing(self) -> None:
         """Works and pauses until cancelled; a failure is logged once until it succeeds again."""
@@ -30,8 +33,8 @@ class Chore:
         while True:
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    await self.work()
-                pause, is_failing = self.every_s, False
+                    has_more = await self.work() is True and self.wake is not None
+                pause, is_failing = self.least_s if has_more else self.every_s, False
             except Exception as error:
                 if not is_failing:
                     remedy = getattr(error, "remedy", None)
@@ -40,11 +43,12 @@ class Chore:
             await self._rest(pause, is_failing)
 
     async def _rest(self, pause: float, is_failing: bool) -> None:
-        if self.wake is None or is_failing:
+        if self.wake is None or is_failing or pause <= self.least_s:
             await asyncio.sleep(pause)
             return
         try:
             async with asyncio.timeout(pause):
+                await asyncio.sleep(self.least_s)
                 await self.wake.wait()
         except TimeoutError:
             pass

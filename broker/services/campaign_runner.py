@@ -44,8 +44,9 @@ class CampaignRunner:
         self._clock = clock
         self._looked_to: dict[CampaignId, str] = {}
 
-    async def advance(self) -> None:
-        """Lists, looks, orders and takes back, as far as each campaign's turn has come.
+    async def advance(self) -> bool:
+        """Lists, looks, orders and takes back, as far as each campaign's turn has come; whether
+        there is any whose turn may come.
 
         Raises:
             RegistryError: the registry failed; the next call goes on.
@@ -53,6 +54,7 @@ class CampaignRunner:
         active = await self._registry.read(lambda tx: tx.active_campaigns())
         for campaign in active:
             await self._advance(campaign)
+        return bool(active)
 
     async def _advance(self, campaign: Campaign) -> None:
         if campaign.state is CampaignState.CANCELLED:

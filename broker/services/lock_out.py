@@ -71,8 +71,8 @@ class LockOuts:
         gone without its CRL for a while."""
         self._suspects.extend(names)
 
-    async def watch(self) -> None:
-        """Repeats what is due; to be called once a second.
+    async def watch(self) -> bool:
+        """Repeats what is due; to be called once a second while there is more to come, as it says.
 
         Raises:
             Exception: what the broker raised; calling again goes on.
@@ -86,6 +86,7 @@ class LockOuts:
         urgent, others = _by_urgency(carried_out)
         await self._repeat([*urgent[:_KICKS_A_PASS], *others[:_OTHERS_A_PASS]], now_s)
         await self._look_at_suspects()
+        return bool(waiting or self._suspects)
 
     def _remember(self, carried_out: Sequence[LockOut], now_s: float) -> None:
         known = self._watched

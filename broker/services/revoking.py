@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from broker.core.lifecycle import CertificateInput, next_certificate_state
 from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
@@ -10,6 +11,7 @@ from broker.protocol.names import ClaimName
 
 FLEET_CRL_WANTED = "crl.fleet.wanted"
 """Registry counter: raised with each revocation; the CRL in force says which value it covers."""
+_BY_TIME: Final = {RevocationReason.SUPERSEDED, RevocationReason.NEVER_CONFIRMED}
 
 
 def revoke_certificate(
@@ -22,7 +24,7 @@ def revoke_certificate(
     """Marks it revoked with an audit event; one that lapsed gives its claim back, as often as the
     claim certificate has claims: each leaves a line on the CRL, which mustn't grow without end.
 
-    It asks for a CRL, but for what was superseded: who revokes those asks for one for all.
+    It asks for a CRL, but for what time brings about: who revokes those asks for one for all.
 
     One that was replaced before it was proven doesn't: else the number of claims would bound
     nothing in a group that allows replacement.
@@ -38,7 +40,7 @@ def revoke_certificate(
     )
     if has_lapsed and certificate.claim_name is not None:
         _give_back(tx, certificate.claim_name)
-    if reason is not RevocationReason.SUPERSEDED:
+    if reason not in _BY_TIME:
         tx.raise_counter(FLEET_CRL_WANTED)
     tx.add_event(
         Event(

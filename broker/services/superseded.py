@@ -11,13 +11,13 @@ from typing import Final
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import Certificate, LockOut, RevocationReason
 from broker.core.renew_policy import MEMBERS
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
 
-BATCH: Final = 500
+BATCH: Final = 200
 """Bounds how long other writers wait, and how many connections are ended together."""
 _REST_S: Final = 60.0
-_REST_WHEN_MORE_S: Final = 10.0
+_REST_WHEN_MORE_S: Final = 4.0
 """When a batch was full there is more, and the grace is a promise."""
 
 
@@ -36,11 +36,16 @@ class SupersededService:
         """
         if self._rested_at is not None and self._clock.monotonic() < self._rested_at:
             return 0
+        if not await self._registry.read(self._is_due):
+            return 0
         done = await self._registry.write(self._revoke_batch)
         if done:
             rest_s = _REST_WHEN_MORE_S if done == BATCH else _REST_S
             self._rested_at = self._clock.monotonic() + rest_s
         return done
+
+    def _is_due(self, view: ReadTransaction) -> bool:
+        return bool(view.superseded_before(self._clock.now(), 1))
 
     def _revoke_batch(self, tx: WriteTransaction) -> int:
         now = self._clock.now()

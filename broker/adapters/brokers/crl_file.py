@@ -7,6 +7,7 @@ expired one locks out everybody. So nothing is put in place, or signalled, that 
 import asyncio
 import os
 import re
+from collections.abc import Hashable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,14 @@ class WatchedCrlFile:
         self._pem = self._looked_at = None
         await asyncio.to_thread(swap, self._path, pem, now)
         self._pem = pem
+
+    def look(self) -> Hashable:
+        """Another value after each change of the file, whoever's it is. Blocks."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_dev, found.st_size, found.st_ctime_ns
 
     async def is_intact(self) -> bool:
         """Whether the file is what was put there last. Cheap enough for several times a second: it

@@ -92,11 +92,16 @@ class SqlRegistry:
             raise closed()
         return await self._readers.run(work)
 
-    async def version(self) -> Hashable:
-        if self._watch is None:
+    def version(self) -> Hashable:
+        """Another value after each commit, whoever's it was. Nearly free, but it blocks.
+
+        Raises:
+            RegistryError: the registry can't be used.
+        """
+        watch = self._watch
+        if watch is None:
             raise closed()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._watch.thread, self._watch.version)
+        return watch.version()
 
 
 class _Readers:

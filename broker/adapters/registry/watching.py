@@ -1,7 +1,7 @@
 """Noticing that somebody has changed the registry, without asking for what it holds."""
 
+import threading
 from collections.abc import Hashable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,34 +18,34 @@ _QUESTIONS: Final = {
 
 
 class Watch:
-    """One connection, in a thread of its own, that asks for nothing else."""
+    """One connection that asks for nothing else."""
 
     def __init__(self, url: str) -> None:
         self._engine = watching_engine(url)
         self._question = _QUESTIONS[self._engine.dialect.name]
         self._connection: sa.Connection | None = None
-        self.thread: Final = ThreadPoolExecutor(1, thread_name_prefix="registry-watch")
+        self._lock = threading.Lock()
 
     def version(self) -> Hashable:
-        """Another value after each commit. Blocks; in `thread` only.
+        """Another value after each commit. Blocks.
 
         Raises:
             RegistryError: the registry can't be asked; the next call connects anew.
         """
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            return self._ask(self._connection)
-        except DATABASE_ERRORS as error:
-            self._disconnect()
-            raise translated(error) from error
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                return self._ask(self._connection)
+            except DATABASE_ERRORS as error:
+                self._disconnect()
+                raise translated(error) from error
 
     def finish(self) -> None:
         """Lets go of the database. Blocks."""
-        if self._connection is not None:
-            self.thread.submit(self._disconnect).result()
-        self.thread.shutdown()
-        self._engine.dispose()
+        with self._lock:
+            self._disconnect()
+            self._engine.dispose()
 
     def _ask(self, connection: sa.Connection) -> Hashable:
         # The driver's cursor: a transaction would cost more than the question.

@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from broker.entry.changes import Changes
 from broker.entry.housekeeping import Chore
 from tests.support.waiting import eventually
 
@@ -68,3 +71,85 @@ async def test_a_chore_that_fails_isn_t_driven_by_who_wakes_it() -> None:
         assert tries == 1
 
     await kept_doing(Chore("test", 3600.0, work, wake=wake), check)
+
+
+async def test_who_is_woken_all_the_time_rests_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    wake, done = asyncio.Event(), 0
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    async def work() -> None:
+        nonlocal done
+        done += 1
+        wake.set()
+
+    async def check() -> None:
+        while done < 3:
+            await sleep(0)
+
+    monkeypatch.setattr("broker.entry.housekeeping.asyncio.sleep", noted)
+    await kept_doing(Chore("test", 3600.0, work, wake=wake, least_s=0.2), check)
+    assert set(pauses) == {0.2}
+
+
+async def test_who_has_more_to_do_goes_on_unwoken() -> None:
+    done = 0
+
+    async def work() -> bool:
+        nonlocal done
+        done += 1
+        return done < 3
+
+    async def check() -> None:
+        await eventually(lambda: done == 3)
+
+    await kept_doing(Chore("test", 3600.0, work, wake=asyncio.Event(), least_s=0.01), check)
+    assert done == 3
+
+
+async def woken(changes: Changes, *wakes: asyncio.Event) -> None:
+    """Each of them, once more."""
+    async with asyncio.timeout(60):
+        for wake in wakes:
+            await wake.wait()
+            wake.clear()
+
+
+async def test_changes_wake_everybody_and_quiet_wakes_nobody() -> None:
+    state, looks = 1, 0
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return state
+
+    changes = Changes(look)
+    first, second = changes.wake(), changes.wake()
+    looking = asyncio.create_task(changes.keep_looking())
+    await woken(changes, first, second)
+    seen = looks
+    await eventually(lambda: looks > seen + 2)
+    assert not first.is_set()
+    state = 2
+    await woken(changes, first, second)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_who_can_t_see_wakes_everybody_so_that_each_finds_out() -> None:
+    def look() -> int:
+        raise OSError("away")
+
+    changes = Changes(look)
+    wake = changes.wake()
+    looking = asyncio.create_task(changes.keep_looking())
+    await woken(changes, wake)
+    await woken(changes, wake)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)

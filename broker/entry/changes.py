@@ -1,0 +1,80 @@
+"""Waking chores when something has changed, so that a service with nothing to do does nothing."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from broker.entry.housekeeping import Chore
+
+_EVERY_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+"""While nobody can say whether anything has changed."""
+
+
+class Changes:
+    """Looks several times a second at what is cheap to look at, and wakes all when it's different.
+
+    In a thread of its own, so that the event loop sleeps on when there is nothing new.
+
+    Args:
+        look: another value after each change; it may block. While it fails all are woken, ever less
+            often: each finds out by itself what is wrong, and says so.
+    """
+
+    def __init__(self, look: Callable[[], Hashable]) -> None:
+        self._look = look
+        self._wakes: list[asyncio.Event] = []
+
+    def wake(self) -> asyncio.Event:
+        """An event of its own for one chore, set after each change."""
+        event = asyncio.Event()
+        self._wakes.append(event)
+        return event
+
+    def chore(
+        self,
+        name: str,
+        least_s: float,
+        every_s: float,
+        work: Callable[[], Awaitable[object]],
+        longest_pause_s: float = 5.0,
+    ) -> Chore:
+        """One that is done after a change, `least_s` after the last time; and every so often."""
+        return Chore(
+            *(name, every_s, work),
+            longest_pause_s=longest_pause_s,
+            wake=self.wake(),
+            least_s=least_s,
+        )
+
+    async def keep_looking(self) -> None:
+        """Looks until cancelled."""
+        loop, is_over = asyncio.get_running_loop(), threading.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(self._wake_all)
+
+        with ThreadPoolExecutor(1, thread_name_prefix="changes") as thread:
+            try:
+                await loop.run_in_executor(thread, self._look_until, is_over, tell)
+            finally:
+                is_over.set()
+
+    def _look_until(self, is_over: threading.Event, tell: Callable[[], None]) -> None:
+        seen: Hashable = None
+        pause = _EVERY_S
+        while not is_over.is_set():
+            try:
+                found = self._look()
+                has_changed, pause, seen = found != seen, _EVERY_S, found
+            except Exception:
+                has_changed, pause = True, min(2 * pause, _LONGEST_PAUSE_S)
+            if has_changed:
+                tell()
+            is_over.wait(pause)
+
+    def _wake_all(self) -> None:
+        for event in self._wakes:
+            event.set()
