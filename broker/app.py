@@ -169,7 +169,6 @@ class Muster:
             zone: BrokerLink(self._link_settings(zone, running), router.handle, outbox.resend)
             for zone in Zone
         }
-        to_retain = asyncio.Event()
         retained = RetainedMessages(registry, links.by_zone[Zone.FLEET])
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         crl_file = WatchedCrlFile(self._home.crl_file(Zone.FLEET))
@@ -315,7 +314,7 @@ class Muster:
             endpoint = MosquittoEndpoint(
                 pid_file=self._home.path / settings.pid_file,
                 admin_socket=self._home.path / settings.admin_socket,
-                crl=self._home.crl_file(zone),
+                crls=(self._home.crl_file(zone), self._home.infrastructure_crl),
                 reload_socket=settings.reload_socket and self._home.path / settings.reload_socket,
             )
             yield MosquittoControl(endpoint), Endpoint(host=settings.host, port=settings.port)
@@ -335,6 +334,7 @@ class Muster:
             client_anchors=self._home.client_anchors(zone),
             crl=self._home.crl_file(zone),
             infrastructure_anchor=self._home.server_anchors,
+            infrastructure_crl=self._home.infrastructure_crl,
         )
 
     def _link_settings(self, zone: Zone, running: Running) -> LinkSettings:

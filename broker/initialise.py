@@ -24,7 +24,7 @@ from broker.installation import read_settings
 from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services.problems import Problem, ProblemCode
-from broker.settings import SETTINGS_FILE, BrokerKind, Settings
+from broker.settings import SETTINGS_FILE, STOCK_SERVICE_PORTS, BrokerKind, Settings
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def _zone_text(zone: Zone, choice: ZoneChoice, host: str) -> str:
         listen = "127.0.0.1" if _is_local(host) else "0.0.0.0"
         lines.append(f"listen = {_toml(listen)}")
     else:
-        # Where Muster's stock configuration for Mosquitto puts them.
+        # As Muster's stock configuration for Mosquitto has it.
+        lines.append('service_host = "127.0.0.1"')
+        lines.append(f"service_port = {STOCK_SERVICE_PORTS[zone]}")
         lines.append(f"pid_file = {_toml(f'/run/muster/{zone}/mosquitto.pid')}")
         lines.append(f"admin_socket = {_toml(f'/run/muster/{zone}/admin.sock')}")
     return "\n".join(lines) + "\n"

@@ -22,6 +22,8 @@ from broker.core.durations import parse_duration
 from broker.protocol.zones import Zone
 
 SETTINGS_FILE = "muster.toml"
+STOCK_SERVICE_PORTS = {Zone.CLAIM: 8894, Zone.FLEET: 8893}
+"""Where Mosquitto listens for the service, with Muster's configuration."""
 
 
 def _duration(value: Any) -> Any:
@@ -56,6 +58,8 @@ class ZoneSettings(_Section):
     service_host: str | None = None
     """Where the service connects when that isn't `host` (a container's name, say)."""
     service_port: Port | None = None
+    """The port by which the service connects: Mosquitto's listener for it alone. An embedded broker
+    has one port for all."""
     pid_file: Path | None = None
     """Mosquitto only: its pid file, for the reload of a CRL."""
     admin_socket: Path | None = None
@@ -65,13 +69,26 @@ class ZoneSettings(_Section):
 
     @model_validator(mode="after")
     def _mosquitto_is_reachable(self) -> Self:
-        if self.broker is BrokerKind.MOSQUITTO and not (self.pid_file and self.admin_socket):
-            raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
+        if self.broker is BrokerKind.MOSQUITTO:
+            if not (self.pid_file and self.admin_socket):
+                raise ValueError("a Mosquitto zone needs pid_file and admin_socket")
+            if not self.service_port or self.for_service == (self.host, self.port):
+                raise ValueError(
+                    "a Mosquitto zone needs service_port, the port of its listener for the service "
+                    f"alone; in Muster's configuration {STOCK_SERVICE_PORTS[Zone.CLAIM]} of the "
+                    f"claim broker and {STOCK_SERVICE_PORTS[Zone.FLEET]} of the fleet's, with "
+                    'service_host = "127.0.0.1"'
+                )
         # Else one zone's broker might be reloaded for the other's CRL.
         sockets = [path.parent for path in (self.reload_socket, self.admin_socket) if path]
         if len(set(sockets)) > 1:
             raise ValueError("reload_socket and admin_socket are in one folder, their broker's")
         return self
+
+    @property
+    def for_service(self) -> tuple[str, int]:
+        """Host and port by which the service connects."""
+        return self.service_host or self.host, self.service_port or self.port
 
 
 class RegistrySettings(_Section):
@@ -144,6 +161,11 @@ class Settings(BaseSettings):
         if claim.port and (claim.host, claim.port) == (fleet.host, fleet.port):
             raise ValueError(
                 f"claim.port and fleet.port are both {claim.port}; each has its broker"
+            )
+        if claim.service_port and claim.for_service == fleet.for_service:
+            raise ValueError(
+                f"claim.service_port and fleet.service_port are both {claim.service_port}; each "
+                "has its broker"
             )
         return self
 

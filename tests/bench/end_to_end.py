@@ -98,7 +98,7 @@ async def _with_noop(stack: Stack, place: Path, number: int) -> Round:
     devices = await asyncio.to_thread(make_devices, CLAIM, _WARM_UP + _DEVICES)
     fleet = Endpoint(host="localhost", port=stack.ports[Zone.FLEET])
     answers = await asyncio.to_thread(canned_answers, stack.home, fleet, devices)
-    plan = NoopPlan(str(stack.home.path), stack.ports, answers)
+    plan = NoopPlan(str(stack.home.path), stack.service_ports, answers)
     path = place / f"noop-{number}.json"
     path.write_bytes(msgspec.json.encode(plan))
     log = place / f"noop-{number}.log"

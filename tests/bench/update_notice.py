@@ -226,7 +226,7 @@ async def _publish_bare(
 ) -> float:
     """Seconds until the last of them has heard a message that was made before."""
     plan = place / "bare.json"
-    found = BarePlan(str(stack.home.path), stack.ports[Zone.FLEET], messages)
+    found = BarePlan(str(stack.home.path), stack.service_ports[Zone.FLEET], messages)
     plan.write_bytes(msgspec.json.encode(found))
     told = fleet.begin(len(messages))
     process = await asyncio.create_subprocess_exec(

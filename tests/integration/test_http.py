@@ -143,8 +143,7 @@ async def test_crls_verify_by_their_issuers(site: Site, tmp_path: Path) -> None:
         pem = (await ask(site.port, f"/crl/{zone}.pem")).body
         assert pem == site.stack.home.crl_file(zone).read_bytes()
     home = site.stack.home
-    for pair, name in ((home.operational, "fleet"), (home.infrastructure, "fleet"),
-                       (home.claim, "claim"), (home.infrastructure, "claim")):  # fmt: skip
+    for pair, name in ((home.operational, "fleet"), (home.claim, "claim")):
         authority = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
         key = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         answer = await ask(site.port, f"/crl/{name}/{key.digest.hex()}.der")

@@ -1,8 +1,9 @@
 """Every broker that Muster steers, as one kind of thing to test."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
 from broker.protocol.zones import Zone
 from tests.support.certificates import Certificates, Client
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
+from tests.support.peers import Peer, peer
 
 KINDS: Final = ("mosquitto", "supervised-mosquitto", "embedded")
 
@@ -22,7 +24,11 @@ class BrokerUnderTest(Protocol):
 
     @property
     def port(self) -> int:
-        """On which it listens; the same after a restart."""
+        """On which it listens for devices; the same after a restart."""
+
+    @property
+    def service_port(self) -> int:
+        """On which it listens for the service."""
 
     async def apply_crl(self) -> None:
         """What `broker.ports.BrokerControl` says."""
@@ -43,6 +49,11 @@ class Site:
     broker: BrokerUnderTest
     certificates: Certificates
 
+    def service(self) -> AbstractAsyncContextManager[Peer]:
+        """The service, connected; like the real one it has a client id that nobody can guess."""
+        client = self.certificates.service(self.zone)
+        return peer(self.broker.service_port, client, f"{client.name}-{secrets.token_hex(8)}")
+
     async def put_in_force(self, revoked: Sequence[Client]) -> None:
         """Revokes, and has the broker enforce it; live connections stay."""
         pem = self.certificates.revoke(self.zone, revoked)
@@ -61,6 +72,10 @@ class _Embedded:
 
     @property
     def port(self) -> int:
+        return self._running.port
+
+    @property
+    def service_port(self) -> int:
         return self._running.port
 
     async def start(self) -> None:
@@ -95,6 +110,10 @@ class _Mosquitto:
     def port(self) -> int:
         return self._running.port
 
+    @property
+    def service_port(self) -> int:
+        return self._running.service_port
+
 
 @asynccontextmanager
 async def run_site(
@@ -123,4 +142,5 @@ def _tls(zone: Zone, certificates: Certificates) -> BrokerTls:
         client_anchors=home.client_anchors(zone),
         crl=home.crl_file(zone),
         infrastructure_anchor=home.server_anchors,
+        infrastructure_crl=home.infrastructure_crl,
     )

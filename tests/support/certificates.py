@@ -14,10 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from broker.adapters.ca.building import build_leaf
 from broker.adapters.ca.claim_authority import issue_claim_certificate, sign_claim_crl
 from broker.adapters.ca.file_authority import FileAuthority, serial_of
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
+from broker.adapters.ca.key_files import generate_key, key_pem
+from broker.adapters.ca.loading import load_signer
+from broker.core.certificate_profile import Profile, Validity
 from broker.core.records import RevocationReason
 from broker.ports import Revocation
 from broker.protocol.names import ClaimName, DeviceId
@@ -75,6 +79,17 @@ class Certificates:
         chain = self._authority.chain_pem if with_chain else ""
         key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return self._write("device", name, issued.pem + chain, key_pem)
+
+    def forged(self, zone: Zone, name: str) -> Client:
+        """What a thief of the zone's own authority makes: any name, the service's too."""
+        stolen = self.home.claim if zone is Zone.CLAIM else self.home.operational
+        signer = load_signer(stolen, None)
+        key = generate_key()
+        now = datetime.now(UTC)
+        valid = Validity(now - _HOUR, now + _HOUR)
+        forged = build_leaf(signer, Profile.DEVICE, name, key.public_key(), valid)
+        chain = b"".join(each.public_bytes(Encoding.PEM) for each in (forged, signer.certificate))
+        return self._write("forged", name, chain.decode(), key_pem(key).decode())
 
     def service(self, zone: Zone) -> Client:
         """The service's own certificate in a zone."""

@@ -125,7 +125,7 @@ class FakeService:
         """Answers in one zone until cancelled; comes back when the broker does."""
         while True:
             with suppress(aiomqtt.MqttError):
-                await self._serve(broker.zone, broker.port)
+                await self._serve(broker.zone, broker.service_port)
             await asyncio.sleep(0.05)
 
     async def _serve(self, zone: Zone, port: int) -> None:

@@ -1,4 +1,4 @@
-"""A real Mosquitto with the stock configuration, on a free port of the loopback."""
+"""A real Mosquitto with the stock configuration, on free ports of the loopback."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
 from broker.protocol.zones import Zone
+from broker.settings import STOCK_SERVICE_PORTS
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -36,11 +37,13 @@ class RunningMosquitto:
         self.endpoint = MosquittoEndpoint(
             pid_file=endpoint_dir / "mosquitto.pid",
             admin_socket=endpoint_dir / "admin.sock",
-            crl=home / "crl" / f"{zone}.pem",
+            crls=(home / "crl" / f"{zone}.pem", home / "crl" / "infrastructure.pem"),
             reload_socket=endpoint_dir / "reload.sock" if supervised else None,
         )
         self.control = MosquittoControl(self.endpoint)
         self.port = 0
+        """For devices."""
+        self.service_port = 0
         self._config = config
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
@@ -69,13 +72,13 @@ class RunningMosquitto:
         await self._start()
 
     async def start(self, stock: str) -> None:
-        """Starts it on a free port. Another program may take the port first; then on another."""
+        """Starts it on free ports. Another program may take one first; then on others."""
         for _ in range(3):
-            self.port = free_port()
-            on_port = stock.replace(
+            self.port, self.service_port = free_port(), free_port()
+            on_ports = stock.replace(
                 f"listener {_PORTS[self.zone]}", f"listener {self.port} 127.0.0.1"
-            )
-            await asyncio.to_thread(self._config.write_text, on_port)
+            ).replace(f"listener {STOCK_SERVICE_PORTS[self.zone]}", f"listener {self.service_port}")
+            await asyncio.to_thread(self._config.write_text, on_ports)
             try:
                 await self._start()
             except AssertionError:
@@ -128,7 +131,7 @@ async def run_mosquitto(
 ) -> AsyncIterator[RunningMosquitto]:
     """The zone's broker, listening, with the certificates of `home`; ended at the end.
 
-    Only prefixes and the port of the stock configuration are replaced. Started as root it stays
+    Only prefixes and the ports of the stock configuration are replaced. Started as root it stays
     root: tests' folders are closed to the user `mosquitto`, to whom it would change.
 
     Args:

@@ -5,7 +5,6 @@ issues leaf certificates has a CRL.
 """
 
 import datetime as dt
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -154,8 +153,9 @@ class Pki:
         self.infrastructure = Authority("Test Infrastructure CA", 0)
         self._write("servers.pem", _pem(self.infrastructure.certificate))
         for zone in Zone:
-            anchors = b"".join(_pem(authority.certificate) for authority in self.anchors(zone))
-            self._write(f"{zone}-clients.pem", anchors)
+            anchors = [each for each in self.anchors(zone) if each is not self.infrastructure]
+            pem = b"".join(_pem(authority.certificate) for authority in anchors)
+            self._write(f"{zone}-clients.pem", pem)
             self.write_crl(zone)
             self.pair(f"{zone}-broker", self.infrastructure, SERVER_AUTH)
 
@@ -208,16 +208,16 @@ class Pki:
         )
 
     def revoke(self, pair: Pair, zone: Zone) -> None:
-        """Revokes a certificate and writes the zone's CRL file."""
+        """Revokes a certificate and writes the zone's CRL files."""
         for authority in self.anchors(zone):
             if authority.certificate.subject == pair.certificate.issuer:
                 authority.revoked.add(pair.certificate.serial_number)
         self.write_crl(zone)
 
     def write_crl(self, zone: Zone, pem: bytes | None = None) -> None:
-        """Writes the zone's CRL file: `pem`, or what is true."""
-        issuers: Iterable[Authority] = (self.leaf_issuer(zone), self.infrastructure)
-        self._write(f"{zone}-crl.pem", pem or b"".join(issuer.crl() for issuer in issuers))
+        """Writes the zone's CRL files: for devices `pem`, or what is true."""
+        self._write("infrastructure-crl.pem", self.infrastructure.crl())
+        self._write(f"{zone}-crl.pem", pem or self.leaf_issuer(zone).crl())
 
     def tls(self, zone: Zone) -> BrokerTls:
         """The files of the zone's broker."""
@@ -227,6 +227,7 @@ class Pki:
             client_anchors=self.directory / f"{zone}-clients.pem",
             crl=self.directory / f"{zone}-crl.pem",
             infrastructure_anchor=self.servers,
+            infrastructure_crl=self.directory / "infrastructure-crl.pem",
         )
 
     def _write(self, name: str, data: bytes) -> Path:

@@ -98,6 +98,7 @@ async def scripted_broker(certificates: Certificates) -> AsyncIterator[ScriptedB
     context = ssl.create_default_context(
         ssl.Purpose.CLIENT_AUTH, cafile=str(home.client_anchors(Zone.CLAIM))
     )
+    context.load_verify_locations(home.server_anchors)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(pair.certificate, pair.key)
     arrived: asyncio.Queue[Served] = asyncio.Queue()

@@ -64,7 +64,9 @@ class Stack:
         self.installation = installation
         self.service = service
         self.ports = ports
-        """Where the brokers listen, the same after every restart."""
+        """Where the brokers listen for devices, the same after every restart."""
+        self.service_ports = ports | {zone: each.service_port for zone, each in brokers.items()}
+        """And for the service."""
         self.brokers = brokers
         """Each zone's Mosquitto; none when the brokers are embedded."""
         self.devices = installation.devices
@@ -205,7 +207,7 @@ def _settings(plan: Plan, ports: dict[Zone, int], brokers: dict[Zone, RunningMos
         lines += [f"port = {plan.told_ports.get(zone, ports[zone])}"]
         if zone in brokers:
             endpoint = brokers[zone].endpoint
-            lines += [f"service_port = {ports[zone]}"]
+            lines += [f"service_port = {brokers[zone].service_port}"]
             lines += [f'pid_file = "{endpoint.pid_file}"']
             lines += [f'admin_socket = "{endpoint.admin_socket}"']
     lines += [] if plan.http_port is None else ["[http]", f"port = {plan.http_port}"]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,8 @@ class MosquittoEndpoint:
 
     pid_file: Path
     admin_socket: Path
-    crl: Path
+    crls: Sequence[Path]
+    """Every CRL file that it reads."""
     reload_socket: Path | None = None
     """Used instead of the pid file where Mosquitto can't be signalled; beside the admin socket."""
 
@@ -37,7 +39,7 @@ class MosquittoControl:
         self._reload = asyncio.Lock()
 
     async def apply_crl(self) -> None:
-        """Puts the CRL file in force, which the caller has swapped.
+        """Puts the CRL files in force, which the caller has swapped.
 
         On return Mosquitto has read it, and refuses a revoked certificate. So it does in handshakes
         that were under way, if each CRL's thisUpdate is a later second than its predecessor's. What
@@ -52,7 +54,8 @@ class MosquittoControl:
                 BROKER_DOWN, BROKER_MISMATCH, BROKER_REFUSED, BROKER_SILENT, NOT_PERMITTED.
         """
         async with self._reload:
-            await asyncio.to_thread(check_file, self._endpoint.crl, datetime.now(UTC))
+            for path in self._endpoint.crls:
+                await asyncio.to_thread(check_file, path, datetime.now(UTC))
             # Mosquitto forgets a SIGHUP that arrives while it reloads for another. One that answers
             # isn't reloading; if somebody else's signal comes between the answer and ours, that
             # reload begins after the swap, and reads what we want read.

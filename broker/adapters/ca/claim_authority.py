@@ -13,7 +13,6 @@ from broker.adapters.ca.building import build_leaf
 from broker.adapters.ca.crl import build_lasting_crl
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.file_authority import serial_of
-from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.key_files import generate_key, key_pem
 from broker.adapters.ca.loading import load_signer
@@ -81,13 +80,11 @@ def sign_claim_crl(
     now: datetime,
     passphrase: bytes | None,
 ) -> bytes:
-    """The claim zone's CRL file: the claim CRL, and the stored infrastructure CRL.
+    """The claim zone's CRL file.
 
-    The claim CRL lasts as long as its authority, because nobody may be there to sign it anew.
+    It lasts as long as its authority, because nobody may be there to sign it anew.
 
     Raises:
-        AuthorityError: what `load_signer` raises, or the infrastructure CRL can't be read.
+        AuthorityError: what `load_signer` raises.
     """
-    infrastructure = read_file(home.infrastructure_crl)
-    signer = load_signer(home.claim, passphrase)
-    return build_lasting_crl(signer, revocations, number, now) + infrastructure
+    return build_lasting_crl(load_signer(home.claim, passphrase), revocations, number, now)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Self
 
 from cryptography import x509
@@ -21,7 +20,6 @@ from broker.adapters.ca.building import (
     within,
 )
 from broker.adapters.ca.crl import build_crl
-from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.loading import load_signer
 from broker.core.ca_rollover import FIRST_GENERATION
@@ -36,13 +34,10 @@ class FileAuthority:
     Holds the key in memory, so that a device's certificate costs one signature and no file.
     """
 
-    def __init__(
-        self, signer: Signer, infrastructure_crl: Path, generation: int = FIRST_GENERATION
-    ) -> None:
+    def __init__(self, signer: Signer, generation: int = FIRST_GENERATION) -> None:
         self.generation = generation
         """Which of the home's operational authorities it is."""
         self._signer = signer
-        self._infrastructure_crl = infrastructure_crl
         self._chain_pem = signer.certificate.public_bytes(Encoding.PEM).decode("ascii")
         # What every certificate has in common is made once; it's a third of the work.
         self._issuer_name = signer.certificate.subject
@@ -63,7 +58,7 @@ class FileAuthority:
                 missing or wrong.
         """
         signer = load_signer(home.operational_of(generation), passphrase)
-        return cls(signer, home.infrastructure_crl, generation)
+        return cls(signer, generation)
 
     @property
     def signers(self) -> tuple[Signer, ...]:
@@ -115,17 +110,8 @@ class FileAuthority:
         )
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
-        """The fleet zone's CRL file: the operational CRL, in force for a week, and the stored
-        infrastructure CRL. Reads a file, and takes 0.5 s for 100,000 entries: not for the loop.
-
-        Raises:
-            AuthorityError: the infrastructure CRL can't be read.
-        """
-        infrastructure = read_file(self._infrastructure_crl)
-        return self.sign_own_crl(revoked, number, now) + infrastructure
-
-    def sign_own_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
-        """The operational CRL alone, with those in `revoked` that it issued."""
+        """Its CRL, with those in `revoked` that it issued; in force for a week. Takes 0.5 s for
+        100,000 entries: not for the loop."""
         own = [line for line in revoked if line.generation == self.generation]
         return build_crl(self._signer, own, number, now, now + OPERATIONAL_CRL_LIFETIME)
 

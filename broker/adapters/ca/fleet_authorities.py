@@ -77,14 +77,9 @@ class FleetAuthorities:
         return self._issuing.issue(name, key, not_before, not_after)
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
-        """The fleet zone's CRL file: one CRL for each authority, and the stored infrastructure CRL.
-        A certificate whose authority isn't trusted any more needs none.
-
-        Raises:
-            AuthorityError: the infrastructure CRL can't be read.
-        """
-        own = [each.sign_own_crl(revoked, number, now) for each in self._trusted.values()]
-        return b"".join([*own, read_file(self._home.infrastructure_crl)])
+        """The fleet zone's CRL file: one CRL for each authority. A certificate whose authority
+        isn't trusted any more needs none."""
+        return b"".join(each.sign_crl(revoked, number, now) for each in self._trusted.values())
 
     async def adopt(self, wanted: InForce) -> None:
         """As the port says. What is in place already isn't written again.
@@ -105,12 +100,11 @@ class FleetAuthorities:
 
 
 def _put_anchors(home: MusterHome, trusted: Iterable[FileAuthority]) -> None:
-    """The root, these, and the infrastructure authority."""
+    """The root and these."""
     content = b"".join(
         [
             read_file(home.root.certificate),
             *(each.chain_pem.encode("ascii") for each in trusted),
-            read_file(home.server_anchors),
         ]
     )
     path = home.client_anchors(Zone.FLEET)

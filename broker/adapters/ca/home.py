@@ -83,8 +83,8 @@ class MusterHome:
 
     @property
     def infrastructure_crl(self) -> Path:
-        """The infrastructure authorities' CRLs, which are a part of both zones' files."""
-        return self.ca / "infrastructure.crl"
+        """The infrastructure authorities' CRLs: for the service's own certificates."""
+        return self.crl / "infrastructure.pem"
 
     def broker(self, zone: Zone) -> PairPaths:
         """What the zone's broker serves with."""
@@ -95,7 +95,8 @@ class MusterHome:
         return _pair(self.tls, f"service-{zone}")
 
     def client_anchors(self, zone: Zone) -> Path:
-        """By what the zone's broker authenticates clients."""
+        """By what the zone's broker authenticates devices; the service it knows by
+        `server_anchors`."""
         return self.trust / f"{zone}-clients.pem"
 
     @property
@@ -109,7 +110,7 @@ class MusterHome:
         return self.trust / "servers.json"
 
     def crl_file(self, zone: Zone) -> Path:
-        """The CRLs that the zone's broker reads, in one file."""
+        """The CRLs of those who issue to the zone's devices, in one file."""
         return self.crl / f"{zone}.pem"
 
 

@@ -145,11 +145,10 @@ def _write_pair(
 
 def _write_trust(home: MusterHome, authorities: _Authorities) -> None:
     """Who trusts whom; the reasons are in docs/adr/0005-certificate-profiles.md."""
-    infrastructure = authorities.infrastructure
-    fleet = (authorities.root, authorities.operational, infrastructure)
-    write_public(home.client_anchors(Zone.CLAIM), _pem(authorities.claim, infrastructure))
-    write_public(home.client_anchors(Zone.FLEET), _pem(*fleet))
-    write_public(home.server_anchors, _pem(infrastructure))
+    write_public(home.client_anchors(Zone.CLAIM), _pem(authorities.claim))
+    fleet = _pem(authorities.root, authorities.operational)
+    write_public(home.client_anchors(Zone.FLEET), fleet)
+    write_public(home.server_anchors, _pem(authorities.infrastructure))
 
 
 def _write_crls(home: MusterHome, authorities: _Authorities, now: datetime) -> None:
@@ -158,8 +157,8 @@ def _write_crls(home: MusterHome, authorities: _Authorities, now: datetime) -> N
     next_update = now + OPERATIONAL_CRL_LIFETIME
     operational = build_crl(authorities.operational, (), 0, now, next_update)
     write_public(home.infrastructure_crl, infrastructure)
-    write_public(home.crl_file(Zone.CLAIM), claim + infrastructure)
-    write_public(home.crl_file(Zone.FLEET), operational + infrastructure)
+    write_public(home.crl_file(Zone.CLAIM), claim)
+    write_public(home.crl_file(Zone.FLEET), operational)
 
 
 def _pem(*signers: Signer) -> bytes:

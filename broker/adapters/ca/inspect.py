@@ -74,10 +74,15 @@ def inspect_home(
     for subject in (*_authorities(home, counting, passphrase), *_leaves(home, counting)):
         findings += _inspect_pair(subject, now)
     for zone in Zone:
-        anchors = _client_anchors(home, counting, zone)
+        own = [home.claim] if zone is Zone.CLAIM else counting.operational
+        anchors = own if zone is Zone.CLAIM else [home.root, *own]
         findings += _inspect_anchors(home.client_anchors(zone), anchors)
-        findings += _inspect_crls(home, counting, zone, now)
+        daily = zone is Zone.FLEET
+        findings += _inspect_crls(home.crl_file(zone), own, now, signed_daily=daily)
     findings += _inspect_anchors(home.server_anchors, counting.infrastructure)
+    findings += _inspect_crls(
+        home.infrastructure_crl, counting.infrastructure, now, signed_daily=False
+    )
     return findings
 
 
@@ -110,12 +115,6 @@ def _leaves(home: MusterHome, counting: _Counting) -> list[_Subject]:
         for zone in Zone
         for pair in (home.broker(zone), home.service(zone))
     ]
-
-
-def _client_anchors(home: MusterHome, counting: _Counting, zone: Zone) -> list[PairPaths]:
-    if zone is Zone.CLAIM:
-        return [home.claim, *counting.infrastructure]
-    return [home.root, *counting.operational, *counting.infrastructure]
 
 
 def _inspect_pair(subject: _Subject, now: datetime) -> Iterator[Finding]:
@@ -182,20 +181,17 @@ def _inspect_anchors(path: Path, expected: list[PairPaths]) -> Iterator[Finding]
 
 
 def _inspect_crls(
-    home: MusterHome, counting: _Counting, zone: Zone, now: datetime
+    path: Path, issuers: list[PairPaths], now: datetime, *, signed_daily: bool
 ) -> Iterator[Finding]:
-    path = home.crl_file(zone)
     try:
         lists = read_crls(path)
     except AuthorityError as error:
         yield failed(Check.FILE, path, error)
         return
-    own = [home.claim] if zone is Zone.CLAIM else counting.operational
-    for pair in (*own, *counting.infrastructure):
+    for pair in issuers:
         issuer = _readable(pair.certificate)
         if issuer is not None:
-            is_daily = pair in counting.operational
-            yield _inspect_crl(path, lists, issuer, now, signed_daily=is_daily)
+            yield _inspect_crl(path, lists, issuer, now, signed_daily=signed_daily)
 
 
 def _inspect_crl(

@@ -25,8 +25,7 @@ _CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\n"
 def put_in_place(
     home: MusterHome, rollover: ServerRollover, passphrase: bytes | None, now: datetime
 ) -> None:
-    """Writes what isn't as it should be. Blocks. The fleet zone's anchors and CRL follow with the
-    service, which has to sign them.
+    """Writes what isn't as it should be. Blocks.
 
     Raises:
         AuthorityError: a key isn't here or can't be opened, or a file can't be written.
@@ -45,7 +44,7 @@ def put_in_place(
 def _put_crls(
     home: MusterHome, rollover: ServerRollover, passphrase: bytes | None, now: datetime
 ) -> None:
-    """The lists of those that count, one after the other, in both of the files that hold them."""
+    """The lists of those that count, one after the other."""
     known = {
         x509.load_pem_x509_crl(block).issuer: block
         for block in _CRL.findall(read_file(home.infrastructure_crl))
@@ -57,11 +56,7 @@ def _put_crls(
         if issuer not in known:
             known[issuer] = build_lasting_crl(load_signer(pair, passphrase), (), 0, now)
         lists.append(known[issuer])
-    infrastructure = b"".join(lists)
-    # The claim authority's own list stays as it was signed: its key may be offline.
-    own = _CRL.findall(read_file(home.crl_file(Zone.CLAIM)))[0]
-    _put(home.infrastructure_crl, infrastructure)
-    _put(home.crl_file(Zone.CLAIM), own + infrastructure)
+    _put(home.infrastructure_crl, b"".join(lists))
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -70,11 +65,8 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _put_anchors(home: MusterHome, rollover: ServerRollover) -> None:
-    infrastructure = b"".join(
-        read_file(home.infrastructure_of(generation).certificate) for generation in rollover.trusted
-    )
-    _put(home.server_anchors, infrastructure)
-    _put(home.client_anchors(Zone.CLAIM), read_file(home.claim.certificate) + infrastructure)
+    trusted = [home.infrastructure_of(generation).certificate for generation in rollover.trusted]
+    _put(home.server_anchors, b"".join(read_file(certificate) for certificate in trusted))
 
 
 def _are_certificates_current(home: MusterHome, rollover: ServerRollover) -> bool:

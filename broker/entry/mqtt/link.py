@@ -263,8 +263,6 @@ class BrokerLink:
 
 
 def _client_id(settings: LinkSettings) -> str:
-    """In the claim zone one that nobody can guess: there any claimant may choose any client id,
-    and a second connection with the service's would end the first."""
-    if settings.zone is Zone.FLEET:
-        return settings.name
+    """One that nobody can guess, because a second connection with it would end the first: claimants
+    choose any client id, and a device's is its certificate's name, which a stolen key forges."""
     return f"{settings.name}-{secrets.token_hex(8)}"

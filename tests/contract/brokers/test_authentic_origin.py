@@ -43,8 +43,7 @@ async def requests_until_done(service: Peer) -> list[Heard]:
 
 async def service_of(stack: AsyncExitStack, site: Site) -> Peer:
     """The service, listening to everything in its zone."""
-    certificate = site.certificates.service(site.zone)
-    service = await stack.enter_async_context(peer(site.broker.port, certificate))
+    service = await stack.enter_async_context(site.service())
     await service.hear("muster/v1/#")
     return service
 

@@ -47,7 +47,7 @@ async def test_everybody_else_stays_connected(fleet: Site) -> None:
     port, certificates = fleet.broker.port, fleet.certificates
     lamp = certificates.device("lamp")
     async with (
-        peer(port, certificates.service(fleet.zone)) as service,
+        fleet.service() as service,
         peer(port, certificates.device("fridge")) as fridge,
         peer(port, lamp) as device,
     ):

@@ -73,7 +73,7 @@ async def test_a_pid_file_without_a_pid_is_no_pid_file(
 
 
 async def test_a_missing_crl_is_not_applied(mosquitto: RunningMosquitto) -> None:
-    mosquitto.endpoint.crl.unlink()
+    mosquitto.endpoint.crls[0].unlink()
     assert await refusal_of(mosquitto.control.apply_crl()) == "crl_unreadable"
     assert "Reloading config" not in mosquitto.log()
 
@@ -88,7 +88,7 @@ async def test_other_reloads_do_not_make_ours_get_lost(
             os.kill(mosquitto.pid, signal.SIGHUP)
             await asyncio.sleep(0)
 
-    crl = mosquitto.endpoint.crl
+    crl = mosquitto.endpoint.crls[0]
     async with asyncio.TaskGroup() as tasks:
         disturbing = tasks.create_task(disturb())
         for number in range(20):
@@ -105,7 +105,7 @@ async def test_several_may_apply_at_once(
 ) -> None:
     lamp = certificates.device("lamp")
     pem = certificates.revoke(Zone.FLEET, [lamp])
-    await asyncio.to_thread(swap, mosquitto.endpoint.crl, pem, datetime.now(UTC))
+    await asyncio.to_thread(swap, mosquitto.endpoint.crls[0], pem, datetime.now(UTC))
     async with asyncio.TaskGroup() as tasks:
         for _ in range(5):
             tasks.create_task(mosquitto.control.apply_crl())
@@ -116,7 +116,7 @@ async def test_disconnecting_ends_the_session_too_and_leaves_none(
     mosquitto: RunningMosquitto, certificates: Certificates
 ) -> None:
     lamp, topic = certificates.device("lamp"), "muster/v1/device/lamp/desired/update"
-    async with peer(mosquitto.port, certificates.service(Zone.FLEET)) as service:
+    async with peer(mosquitto.service_port, certificates.service(Zone.FLEET)) as service:
         async with peer(mosquitto.port, lamp, clean_session=False) as device:
             await device.hear(topic)
             await mosquitto.control.disconnect("lamp")
@@ -144,7 +144,7 @@ async def test_whoever_opens_the_admin_socket_reads_and_writes_nothing(
 ) -> None:
     """Its listener has no certificates, so what it may do is the ACL's affair alone."""
     admin = paho.Client(CallbackAPIVersion.VERSION2, client_id="admin", transport="unix")
-    async with peer(mosquitto.port, certificates.service(Zone.FLEET)) as service:
+    async with peer(mosquitto.service_port, certificates.service(Zone.FLEET)) as service:
         await service.hear("muster/v1/#")
 
         def publish() -> None:

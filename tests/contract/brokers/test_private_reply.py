@@ -28,9 +28,8 @@ FORGED = b"forged"
 
 async def test_a_claimant_reads_no_answer_but_its_own(claims: Site) -> None:
     port, batch = claims.broker.port, claims.certificates.claim("batch")
-    service_certificate = claims.certificates.service(claims.zone)
     async with (
-        peer(port, service_certificate) as service,
+        claims.service() as service,
         peer(port, batch, "victim") as victim,
         peer(port, batch, "eavesdropper") as eavesdropper,
     ):
@@ -48,7 +47,7 @@ async def test_a_claimant_reads_no_answer_but_its_own(claims: Site) -> None:
 async def test_a_device_reads_no_answer_but_its_own(fleet: Site) -> None:
     port = fleet.broker.port
     async with (
-        peer(port, fleet.certificates.service(fleet.zone)) as service,
+        fleet.service() as service,
         peer(port, fleet.certificates.device("victim")) as victim,
         peer(port, fleet.certificates.device("lamp")) as eavesdropper,
     ):
@@ -68,7 +67,7 @@ async def test_nobody_answers_a_claimant_but_the_service(claims: Site, outcome: 
     port, batch = claims.broker.port, claims.certificates.claim("batch")
     answers = f"muster/v1/claim/batch/victim/enroll/{outcome}"
     async with (
-        peer(port, claims.certificates.service(claims.zone)) as service,
+        claims.service() as service,
         peer(port, batch, "victim") as victim,
     ):
         await victim.hear(answers)
@@ -93,7 +92,7 @@ async def test_nobody_answers_or_commands_a_device_but_the_service(
     async with peer(port, lamp) as itself:
         await itself.attempt(topic, FORGED, retain)
     async with (
-        peer(port, fleet.certificates.service(fleet.zone)) as service,
+        fleet.service() as service,
         peer(port, lamp) as device,
     ):
         await device.hear(topic)
@@ -112,7 +111,7 @@ async def test_what_a_device_retains_is_delivered_to_nobody_else(fleet: Site) ->
         ):
             await fridge.attempt(topic, FORGED, retain=True)
     async with (
-        peer(port, fleet.certificates.service(fleet.zone)) as service,
+        fleet.service() as service,
         peer(port, fleet.certificates.device("lamp")) as lamp,
     ):
         own = "muster/v1/device/lamp/desired/update"
@@ -124,7 +123,7 @@ async def test_what_a_device_retains_is_delivered_to_nobody_else(fleet: Site) ->
 async def test_what_the_service_retains_reaches_whom_it_is_for(fleet: Site) -> None:
     port = fleet.broker.port
     own, public = "muster/v1/device/lamp/desired/update", "muster/v1/fleet/notice"
-    async with peer(port, fleet.certificates.service(fleet.zone)) as service:
+    async with fleet.service() as service:
         await service.say(own, OWN, retain=True)
         await service.say(public, b"for all", retain=True)
     async with peer(port, fleet.certificates.device("lamp")) as lamp:

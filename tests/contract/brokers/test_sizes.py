@@ -1,7 +1,6 @@
 """What one client can make a broker hold is bounded; what the protocol needs fits."""
 
 from broker.protocol.limits import MAX_REQUEST
-from broker.protocol.zones import Zone
 from tests.support.brokers import Site
 from tests.support.peers import peer
 
@@ -10,7 +9,7 @@ async def test_the_largest_request_passes(claims: Site) -> None:
     port, certificates = claims.broker.port, claims.certificates
     topic = f"muster/v1/claim/{'b' * 64}/{'d' * 64}/enroll"
     async with (
-        peer(port, certificates.service(Zone.CLAIM)) as service,
+        claims.service() as service,
         peer(port, certificates.claim("b" * 64), "d" * 64) as device,
     ):
         await service.hear("muster/v1/claim/+/+/+")

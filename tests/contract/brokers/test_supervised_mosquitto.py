@@ -53,7 +53,7 @@ async def test_reloads_that_others_ask_for_do_not_make_ours_get_lost(
         for number in range(20):
             lamp = certificates.device(f"lamp-{number}")
             pem = certificates.revoke(Zone.FLEET, [lamp])
-            await asyncio.to_thread(swap, mosquitto.endpoint.crl, pem, datetime.now(UTC))
+            await asyncio.to_thread(swap, mosquitto.endpoint.crls[0], pem, datetime.now(UTC))
             await mosquitto.control.apply_crl()
             assert await knock(mosquitto.port, lamp) is Answer.REFUSED, f"round {number}"
         disturbing.cancel()

@@ -1,6 +1,5 @@
 """A broker that lost its memory is filled again by those who know."""
 
-from broker.protocol.zones import Zone
 from tests.support.brokers import Site
 from tests.support.knocking import Answer, knock
 from tests.support.peers import Heard, peer
@@ -10,14 +9,13 @@ DESIRED = "muster/v1/device/lamp/desired/update"
 
 async def test_after_a_crash_the_service_publishes_again_and_devices_get_it(fleet: Site) -> None:
     port, certificates = fleet.broker.port, fleet.certificates
-    service_certificate = certificates.service(Zone.FLEET)
     lamp = certificates.device("lamp")
-    async with peer(port, service_certificate) as service, peer(port, lamp) as device:
+    async with fleet.service() as service, peer(port, lamp) as device:
         await service.say(DESIRED, b"1", retain=True)
         await fleet.broker.restart()
         await service.ended()
         await device.ended()
-    async with peer(port, service_certificate) as service:
+    async with fleet.service() as service:
         await service.say(DESIRED, b"1", retain=True)
     async with peer(port, lamp) as device:
         await device.hear("muster/v1/device/lamp/desired/#")
@@ -32,7 +30,7 @@ async def test_after_a_crash_a_request_is_repeated_and_answered(claims: Site) ->
         await claims.broker.restart()
         await device.ended()
     async with (
-        peer(port, claims.certificates.service(Zone.CLAIM)) as service,
+        claims.service() as service,
         peer(port, batch, "device-1") as device,
     ):
         await service.hear("muster/v1/claim/+/+/+")

@@ -16,9 +16,10 @@ DONE = b"that was all"
 async def test_each_certificate_is_admitted_to_its_zone(claims: Site, fleet: Site) -> None:
     certificates = claims.certificates
     assert await knock(claims.broker.port, certificates.claim("batch")) is Answer.ADMITTED
-    assert await knock(claims.broker.port, certificates.service(Zone.CLAIM)) is Answer.ADMITTED
+    for site in (claims, fleet):
+        service = certificates.service(site.zone)
+        assert await knock(site.broker.service_port, service) is Answer.ADMITTED
     assert await knock(fleet.broker.port, certificates.device("lamp")) is Answer.ADMITTED
-    assert await knock(fleet.broker.port, certificates.service(Zone.FLEET)) is Answer.ADMITTED
 
 
 async def test_the_fleet_refuses_a_claim_certificate(fleet: Site) -> None:
@@ -57,14 +58,14 @@ async def test_the_fleet_knows_its_issuer_without_being_shown(
 
 
 async def test_the_other_zones_service_has_no_say(claims: Site) -> None:
-    port, certificates = claims.broker.port, claims.certificates
+    certificates, port = claims.certificates, claims.broker.service_port
     stranger = certificates.service(Zone.FLEET)
     if await knock(port, stranger) is Answer.REFUSED:
         return
     answers = "muster/v1/claim/batch/victim/enroll/accepted"
     async with (
-        peer(port, certificates.service(Zone.CLAIM)) as service,
-        peer(port, certificates.claim("batch"), "victim") as victim,
+        claims.service() as service,
+        peer(claims.broker.port, certificates.claim("batch"), "victim") as victim,
         peer(port, stranger) as other,
     ):
         await victim.hear(answers)

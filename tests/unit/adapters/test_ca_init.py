@@ -23,7 +23,6 @@ LAYOUT = {
     "ca": 0o700,
     **{f"ca/{name}.crt": 0o644 for name in ("root", "operational", "claim", "infrastructure")},
     **{f"ca/{name}.key": 0o600 for name in ("root", "operational", "claim", "infrastructure")},
-    "ca/infrastructure.crl": 0o644,
     "tls": 0o755,
     **{f"tls/{zone}-broker.crt": 0o644 for zone in Zone},
     **{f"tls/{zone}-broker.key": 0o600 for zone in Zone},
@@ -36,6 +35,7 @@ LAYOUT = {
     "crl": 0o755,
     "crl/claim.pem": 0o644,
     "crl/fleet.pem": 0o644,
+    "crl/infrastructure.pem": 0o644,
     "run": 0o700,
 }
 
@@ -91,9 +91,8 @@ def test_who_trusts_whom(home: MusterHome) -> None:
         certificate_in(pair.certificate)
         for pair in (home.root, home.operational, home.claim, home.infrastructure)
     )
-    assert read_certificates(home.client_anchors(Zone.CLAIM)) == [claim, infrastructure]
-    fleet = read_certificates(home.client_anchors(Zone.FLEET))
-    assert fleet == [root, operational, infrastructure]
+    assert read_certificates(home.client_anchors(Zone.CLAIM)) == [claim]
+    assert read_certificates(home.client_anchors(Zone.FLEET)) == [root, operational]
     assert read_certificates(home.server_anchors) == [infrastructure]
 
 
@@ -121,19 +120,22 @@ def test_the_machines_name_is_left_out_where_it_is_none(
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
 
 
-@pytest.mark.parametrize("zone", Zone)
-def test_the_first_crls_are_empty_and_in_force(home: MusterHome, zone: Zone) -> None:
-    own, infrastructure = read_crls(home.crl_file(zone))
-    issuer = home.claim if zone is Zone.CLAIM else home.operational
-    assert own.issuer == certificate_in(issuer.certificate).subject
-    assert infrastructure.issuer == certificate_in(home.infrastructure.certificate).subject
-    assert [len(list(crl)) for crl in (own, infrastructure)] == [0, 0]
-    assert own.last_update_utc == NOW - BACKDATING
+def test_the_first_crls_are_empty_and_in_force(home: MusterHome) -> None:
+    for path, issuer in (
+        (home.crl_file(Zone.CLAIM), home.claim),
+        (home.crl_file(Zone.FLEET), home.operational),
+        (home.infrastructure_crl, home.infrastructure),
+    ):
+        (own,) = read_crls(path)
+        assert own.issuer == certificate_in(issuer.certificate).subject
+        assert not list(own)
+        assert own.last_update_utc == NOW - BACKDATING
 
 
 def test_only_the_crl_that_is_signed_daily_is_short(home: MusterHome) -> None:
-    claim, infrastructure = read_crls(home.crl_file(Zone.CLAIM))
-    operational, _ = read_crls(home.crl_file(Zone.FLEET))
+    (claim,) = read_crls(home.crl_file(Zone.CLAIM))
+    (operational,) = read_crls(home.crl_file(Zone.FLEET))
+    (infrastructure,) = read_crls(home.infrastructure_crl)
     assert operational.next_update_utc == NOW + OPERATIONAL_CRL_LIFETIME
     for crl, pair in ((claim, home.claim), (infrastructure, home.infrastructure)):
         assert crl.next_update_utc == certificate_in(pair.certificate).not_valid_after_utc

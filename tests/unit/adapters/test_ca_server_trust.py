@@ -73,6 +73,7 @@ def loads(home: MusterHome, zone: Zone) -> None:
         client_anchors=home.client_anchors(zone),
         crl=home.crl_file(zone),
         infrastructure_anchor=home.server_anchors,
+        infrastructure_crl=home.infrastructure_crl,
     )
     trust = load_trust(tls, SOON)
     service = certificate_in(home.service(zone).certificate)

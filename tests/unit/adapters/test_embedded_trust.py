@@ -42,7 +42,8 @@ def test_the_usual_files_are_good(pki: Pki, zone: Zone) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["certificate", "key", "client_anchors", "crl", "infrastructure_anchor"]
+    "field",
+    ["certificate", "key", "client_anchors", "crl", "infrastructure_anchor", "infrastructure_crl"],
 )
 def test_every_file_is_needed(pki: Pki, field: str) -> None:
     tls = replace(pki.tls(Zone.CLAIM), **_file(field, pki, "nowhere.pem"))
@@ -79,20 +80,20 @@ def test_an_encrypted_key_needs_its_passphrase(pki: Pki) -> None:
     load_trust(replace(tls, key_passphrase=b"open sesame"), NOW)
 
 
-def _crls(pki: Pki, **options: object) -> bytes:
-    return pki.claim.crl(**options) + pki.infrastructure.crl()  # type: ignore[arg-type]
+def _crl(pki: Pki, **options: object) -> bytes:
+    return pki.claim.crl(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("make", "code"),
     [
         (lambda pki: b"nonsense", BrokerErrorCode.CRL_CORRUPT),
-        (lambda pki: _crls(pki)[:-60], BrokerErrorCode.CRL_INCOMPLETE),
-        (lambda pki: _crls(pki).replace(b"MI", b"!!", 1), BrokerErrorCode.CRL_CORRUPT),
-        (lambda pki: _crls(pki, valid=-HOUR), BrokerErrorCode.CRL_EXPIRED),
-        (lambda pki: _crls(pki, made=HOUR), BrokerErrorCode.CRL_NOT_YET_VALID),
-        (lambda pki: _crls(pki, signer=pki.operational), BrokerErrorCode.CRL_UNTRUSTED),
-        (lambda pki: pki.claim.crl(), BrokerErrorCode.CRL_INCOMPLETE),
+        (lambda pki: _crl(pki)[:-60], BrokerErrorCode.CRL_CORRUPT),
+        (lambda pki: _crl(pki).replace(b"MI", b"!!", 1), BrokerErrorCode.CRL_CORRUPT),
+        (lambda pki: _crl(pki, valid=-HOUR), BrokerErrorCode.CRL_EXPIRED),
+        (lambda pki: _crl(pki, made=HOUR), BrokerErrorCode.CRL_NOT_YET_VALID),
+        (lambda pki: _crl(pki, signer=pki.operational), BrokerErrorCode.CRL_UNTRUSTED),
+        (lambda pki: pki.operational.crl(), BrokerErrorCode.CRL_INCOMPLETE),
         (lambda pki: pki.infrastructure.crl(), BrokerErrorCode.CRL_INCOMPLETE),
     ],
 )
@@ -104,7 +105,7 @@ def test_a_faulty_crl_is_refused(
 
 
 def test_the_crl_of_an_authority_that_is_not_trusted_counts_for_nothing(pki: Pki) -> None:
-    pki.write_crl(Zone.CLAIM, _crls(pki) + pki.operational.crl())
+    pki.write_crl(Zone.CLAIM, _crl(pki) + pki.operational.crl())
     trust = load_trust(pki.tls(Zone.CLAIM), NOW)
     assert trust.is_revoked(pki.operational.certificate.subject.public_bytes(), 1)
     assert not trust.is_revoked(pki.claim.certificate.subject.public_bytes(), 1)

@@ -68,7 +68,7 @@ def vet_connect(frame: bytes, zone: Zone, name: str, is_service: bool) -> Admiss
         raise _refused(packets.IDENTIFIER_REJECTED, "client id isn't a name")
     packets.require_faithful(packet, frame)
     identity = Identity(zone, name, client_id, is_service)
-    if zone is Zone.FLEET and client_id != name:
+    if zone is Zone.FLEET and not is_service and client_id != name:
         raise _refused(packets.IDENTIFIER_REJECTED, "client id isn't the certificate's name")
     if packet.reserved_flag:
         raise Ended(Ending.MALFORMED, "reserved flag of CONNECT")

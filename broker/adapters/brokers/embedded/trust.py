@@ -6,7 +6,7 @@ tickets alive that were made before the revocation.
 
 import ssl
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +25,10 @@ _KEY_REMEDY: Final = "Check that key and certificate belong together, and give t
 class BrokerTls:
     """The files that one zone's listener is made of; all PEM.
 
-    `certificate` holds the server's chain, `client_anchors` every CA that a client's chain needs,
-    `crl` one CRL for each of them that issues client certificates, and `infrastructure_anchor` the
-    CAs whose certificates make a client the service: one, or two while one replaces the other.
+    `certificate` holds the server's chain, `client_anchors` every CA that a device's chain needs,
+    and `infrastructure_anchor` the CAs whose certificates make a client the service: one, or two
+    while one replaces the other. `crl` and `infrastructure_crl` hold one CRL for each of those that
+    issues client certificates.
     """
 
     certificate: Path
@@ -35,6 +36,7 @@ class BrokerTls:
     client_anchors: Path
     crl: Path
     infrastructure_anchor: Path
+    infrastructure_crl: Path
     key_passphrase: bytes | None = None
 
 
@@ -64,13 +66,25 @@ def load_trust(tls: BrokerTls, now: datetime) -> Trust:
     Raises:
         BrokerError: something is missing, faulty, expired or not signed by whom it should be.
     """
-    anchors = _certificates(_read(tls.client_anchors, "client anchors"), tls.client_anchors)
-    crl_pem = _read(tls.crl, "CRL")
-    issuers, revoked = _revocations(crl_pem, tls.crl, anchors, now)
+    devices = _certificates(_read(tls.client_anchors, "client anchors"), tls.client_anchors)
     infrastructure = _certificates(
         _read(tls.infrastructure_anchor, "infrastructure anchor"), tls.infrastructure_anchor
     )
-    return Trust(_context(tls, anchors, crl_pem), tuple(infrastructure), issuers, revoked)
+    anchors = [*devices, *infrastructure]
+    crls = {
+        tls.crl: _read(tls.crl, "CRL"),
+        tls.infrastructure_crl: _read(tls.infrastructure_crl, "infrastructure CRL"),
+    }
+    revoked: dict[bytes, list[int]] = {}
+    for path, pem in crls.items():
+        revoked |= _revocations(pem, path, anchors, now)
+    _require_complete(revoked, anchors)
+    return Trust(
+        _context(tls, anchors, crls),
+        tuple(infrastructure),
+        frozenset(revoked),
+        frozenset((issuer, serial) for issuer, serials in revoked.items() for serial in serials),
+    )
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -103,13 +117,15 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
 
 def _revocations(
     pem: bytes, path: Path, anchors: Sequence[x509.Certificate], now: datetime
-) -> tuple[frozenset[bytes], frozenset[tuple[bytes, int]]]:
+) -> dict[bytes, list[int]]:
+    """What each of the anchors has revoked, by its name in DER."""
     known = {anchor.subject for anchor in anchors}
     try:
         crls = [crl for crl in _parse_crls(pem) if crl.issuer in known]
-        _check_crls(crls, anchors, now)
-        issuers = frozenset(crl.issuer.public_bytes() for crl in crls)
-        return issuers, frozenset(_entries(crls))
+        for crl in crls:
+            _check_signature(crl, anchors)
+            _check_validity(crl, now)
+        return {crl.issuer.public_bytes(): [entry.serial_number for entry in crl] for crl in crls}
     except (ValueError, x509.InvalidVersion) as error:  # parsing is lazy, so each step may fail
         raise _corrupt_crl(path) from error
 
@@ -129,20 +145,12 @@ def _parse_crls(pem: bytes) -> list[x509.CertificateRevocationList]:
     return [x509.load_pem_x509_crl(block.lstrip()) for block in blocks]
 
 
-def _check_crls(
-    crls: Sequence[x509.CertificateRevocationList],
-    anchors: Sequence[x509.Certificate],
-    now: datetime,
-) -> None:
-    for crl in crls:
-        _check_signature(crl, anchors)
-        _check_validity(crl, now)
-    issuers = {crl.issuer for crl in crls}
+def _require_complete(issuers: Collection[bytes], anchors: Sequence[x509.Certificate]) -> None:
     for anchor in anchors:
-        if _issues_leaves_only(anchor) and anchor.subject not in issuers:
+        if _issues_leaves_only(anchor) and anchor.subject.public_bytes() not in issuers:
             raise BrokerError(
                 BrokerErrorCode.CRL_INCOMPLETE,
-                f"The CRL file has no CRL of {anchor.subject.rfc4514_string()}.",
+                f"The CRL files have no CRL of {anchor.subject.rfc4514_string()}.",
                 "Write one CRL for each CA that issues client certificates, even an empty one.",
             )
 
@@ -185,14 +193,9 @@ def _issues_leaves_only(anchor: x509.Certificate) -> bool:
     return constraints.ca and constraints.path_length == 0
 
 
-def _entries(crls: Iterable[x509.CertificateRevocationList]) -> Iterable[tuple[bytes, int]]:
-    for crl in crls:
-        issuer = crl.issuer.public_bytes()
-        for entry in crl:
-            yield issuer, entry.serial_number
-
-
-def _context(tls: BrokerTls, anchors: Iterable[x509.Certificate], crl_pem: bytes) -> ssl.SSLContext:
+def _context(
+    tls: BrokerTls, anchors: Iterable[x509.Certificate], crls: Mapping[Path, bytes]
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
@@ -200,7 +203,8 @@ def _context(tls: BrokerTls, anchors: Iterable[x509.Certificate], crl_pem: bytes
     der = b"".join(anchor.public_bytes(Encoding.DER) for anchor in anchors)
     context.load_verify_locations(cadata=der)
     context.options |= ssl.OP_NO_RENEGOTIATION
-    _load_crl(context, crl_pem, tls.crl)
+    for path, pem in crls.items():
+        _load_crl(context, pem, path)
     _load_server(context, tls)
     return context
 
