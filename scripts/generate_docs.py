@@ -49,6 +49,7 @@ from broker.protocol.updates import (
     ReportAccepted,
     ReportRequest,
     SignedAssignment,
+    SoftwareReport,
     UpdateReport,
 )
 from broker.protocol.zones import Zone
@@ -194,7 +195,7 @@ RETAINED: Mapping[str, tuple[str, type | None]] = {
     "updateMetadata": (topics.metadata_topic("{metadataFile}"), None),
 }
 """By channel, the topic and its message; none where TUF's specification says what it is."""
-INNER = (Assignment, UpdateReport, ImageFacts)
+INNER = (Assignment, UpdateReport, SoftwareReport, ImageFacts)
 """What travels as text within a signed message, or within TUF's metadata."""
 PARAMETERS = {
     "claimName": "The claim certificate's common name.",

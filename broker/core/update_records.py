@@ -73,7 +73,8 @@ class DeviceUpdate:
     rollout: str | None = None
     rollout_number: int = 0
     running: dict[str, str] = field(default_factory=dict)
-    """What runs: each image's path and version."""
+    """What runs: each image's path and version; of what came from the factory, the component's name
+    and its version."""
     security_counter: int | None = None
     support_until: datetime | None = None
     reported_at: datetime | None = None

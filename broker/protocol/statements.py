@@ -24,3 +24,8 @@ def assignment_statement(assignment: str) -> bytes:
 def report_statement(report: str) -> bytes:
     """What a device's key signs: the report's JSON text as it travels."""
     return b"muster-report-v1\n" + report.encode()
+
+
+def software_statement(report: str) -> bytes:
+    """What a device's key signs to say what it runs: the report's JSON text as it travels."""
+    return b"muster-software-v1\n" + report.encode()

@@ -147,10 +147,34 @@ class UpdateReport:
     """Why, when it was refused or rolled back; one of the device's update codes."""
     detail: Annotated[str, Meta(max_length=512)] | None = None
     running: dict[TargetPath, str] | None = None
-    """What runs now: each image's path and version."""
+    """What runs now: each image's path and version; of what came from the factory, the component's
+    name and its version."""
     security_counter: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
     support_until: Moment | None = None
     """When support ends for what runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftwareReport:
+    """What a device says that it runs, without any assignment: once for each certificate, and when
+    it has changed without an update. Signed like the others."""
+
+    report_id: Annotated[str, Meta(pattern=names.NAME_PATTERN)]
+    device_id: Annotated[str, Meta(pattern=names.NAME_PATTERN)]
+    at: Moment
+    running: dict[TargetPath, str]
+    """As in `UpdateReport`."""
+    security_counter: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
+    support_until: Moment | None = None
+
+
+class ReportKind(StrEnum):
+    """What a report is about."""
+
+    UPDATE = "update"
+    """An assignment."""
+    SOFTWARE = "software"
+    """What runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +183,10 @@ class ReportRequest:
 
     request_id: RequestId
     report: Annotated[str, Meta(min_length=1, max_length=limits.MAX_STATEMENT)]
-    """An `UpdateReport` as JSON text; what is signed is `report_statement` of this very text."""
+    """An `UpdateReport` or a `SoftwareReport` as JSON text; what is signed is `report_statement` or
+    `software_statement` of this very text."""
     signature: Signature
+    kind: ReportKind = ReportKind.UPDATE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A report: what became of an assignment, in the device's own signed words.
+"""A report: what became of an assignment, or what runs, in the device's own signed words.
 
 Nothing else is ever counted as an installation. However often a device repeats itself, and however
 many final reports it makes of one assignment, one is counted.
@@ -18,9 +18,16 @@ from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import report_statement
+from broker.protocol.statements import report_statement, software_statement
 from broker.protocol.topics import Desired, DeviceOrigin, Operation, Outcome, desired_topic
-from broker.protocol.updates import Phase, ReportAccepted, ReportRequest, UpdateReport
+from broker.protocol.updates import (
+    Phase,
+    ReportAccepted,
+    ReportKind,
+    ReportRequest,
+    SoftwareReport,
+    UpdateReport,
+)
 from broker.protocol.zones import Zone
 
 EVENTS: Final = {
@@ -49,13 +56,37 @@ class ReportService:
             Refused: it isn't the device's own, or is about an assignment that it never had.
             RegistryError: the registry failed; nothing was changed.
         """
+        if request.kind is ReportKind.SOFTWARE:
+            return await self._software(origin, request)
         report = codec.decode(request.report.encode(), UpdateReport)
-        if report.device_id != origin.device_id:
+        await self._refuse_foreign(origin, report.device_id, request, report_statement)
+        return await self._registry.write(lambda tx: self._report(tx, origin, request, report))
+
+    async def _software(self, origin: DeviceOrigin, request: ReportRequest) -> Reply:
+        report = codec.decode(request.report.encode(), SoftwareReport)
+        await self._refuse_foreign(origin, report.device_id, request, software_statement)
+
+        def work(tx: WriteTransaction) -> Reply:
+            now = self._clock.now()
+            known = tx.device_update(origin.device_id) or DeviceUpdate(origin.device_id)
+            tx.save_device_update(_running(replace(known, reported_at=now), report))
+            return self._answer(tx, origin, request, report.report_id, now)
+
+        return await self._registry.write(work)
+
+    async def _refuse_foreign(
+        self,
+        origin: DeviceOrigin,
+        named: str,
+        request: ReportRequest,
+        statement: Callable[[str], bytes],
+    ) -> None:
+        """Returns when the report is the device's own, by its name and a key of its own."""
+        if named != origin.device_id:
             raise Refused(Code.REPORT_DEVICE_MISMATCH)
         now = self._clock.now()
         live = await self._registry.read(lambda view: _live(view, origin.device_id, now))
-        _refuse_foreign(live, request)
-        return await self._registry.write(lambda tx: self._report(tx, origin, request, report))
+        _refuse_unsigned(live, request, statement(request.report))
 
     def _report(
         self,
@@ -71,7 +102,17 @@ class ReportService:
             raise Refused(Code.REPORT_CONFLICT)
         if known is None:
             _take(tx, origin.device_id, report, sha256, now)
-        accepted = ReportAccepted(request_id=request.request_id, report_id=report.report_id)
+        return self._answer(tx, origin, request, report.report_id, now)
+
+    def _answer(
+        self,
+        tx: WriteTransaction,
+        origin: DeviceOrigin,
+        request: ReportRequest,
+        report_id: str,
+        now: datetime,
+    ) -> Reply:
+        accepted = ReportAccepted(request_id=request.request_id, report_id=report_id)
         topic = topics.answer_topic(topics.device_topic(origin, Operation.REPORT), Outcome.ACCEPTED)
         reply = Reply(self._new_id(), Zone.FLEET, topic, codec.encode(accepted), now)
         tx.add_reply(reply)
@@ -82,9 +123,8 @@ def _live(view: ReadTransaction, device_id: DeviceId, now: datetime) -> list[Cer
     return [each for each in view.certificates_of([device_id]) if each.is_live(now)]
 
 
-def _refuse_foreign(live: Sequence[Certificate], request: ReportRequest) -> None:
+def _refuse_unsigned(live: Sequence[Certificate], request: ReportRequest, statement: bytes) -> None:
     """Returns when the report is signed by the key of one of these certificates, newest first."""
-    statement = report_statement(request.report)
     for certificate in reversed(live):
         try:
             verified_holder(certificate.pem, statement, request.signature)
@@ -158,14 +198,19 @@ def _keep_state(
         code=report.code,
         rolled_back=tuple(rolled_back[-_ROLLED_BACK_KEPT:]),
     )
-    if report.running is not None:
-        changed = replace(
-            changed,
-            running=report.running,
-            security_counter=report.security_counter,
-            support_until=_plausible(report.support_until),
-        )
-    tx.save_device_update(changed)
+    tx.save_device_update(_running(changed, report))
+
+
+def _running(known: DeviceUpdate, report: UpdateReport | SoftwareReport) -> DeviceUpdate:
+    """The same with what the report says that runs, if it says it."""
+    if report.running is None:
+        return known
+    return replace(
+        known,
+        running=report.running,
+        security_counter=report.security_counter,
+        support_until=_plausible(report.support_until),
+    )
 
 
 def _settle(tx: WriteTransaction, given: GivenAssignment, now: datetime) -> None:

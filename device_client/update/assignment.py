@@ -55,6 +55,7 @@ class Running:
     sha256: Sha256 | None = None
     security_counter: int = 0
     support_until: Moment | None = None
+    vulnerability_contact: str | None = None
     depends: dict[str, VersionText] = field(default_factory=dict)
     """By component, the oldest version that must go on running beside it."""
 
@@ -74,6 +75,7 @@ class Image:
             sha256=self.target.sha256,
             security_counter=max(counter, self.facts.security_counter),
             support_until=self.facts.support_until,
+            vulnerability_contact=self.facts.vulnerability_contact,
             depends=self.facts.depends,
         )
 

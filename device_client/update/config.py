@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from broker.protocol import bundle, codec, limits, names
 from broker.protocol.codes import Refused
+from broker.protocol.messages import Moment
 from broker.protocol.updates import VersionText
 from device_client import durable
 from device_client.errors import ArgumentInvalid, StateUnusable
@@ -41,8 +42,10 @@ class Component:
     directory: str | None = None
     """Where its slots, or what is staged for them, are; below the state directory if not given."""
     version: VersionText | None = None
-    """What came from the factory."""
+    """What came from the factory, as are the next three."""
     security_counter: Annotated[int, Meta(ge=0)] = 0
+    support_until: Moment | None = None
+    vulnerability_contact: Annotated[str, Meta(max_length=256)] | None = None
     install: Argv | None = None
     switch: Argv | None = None
     active: Argv | None = None
@@ -80,7 +83,12 @@ class DeviceConfig:
     def factory(self) -> dict[str, Running]:
         """What runs before the first update."""
         return {
-            name: Running(version=each.version, security_counter=each.security_counter)
+            name: Running(
+                version=each.version,
+                security_counter=each.security_counter,
+                support_until=each.support_until,
+                vulnerability_contact=each.vulnerability_contact,
+            )
             for name, each in self.components.items()
         }
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
@@ -69,6 +68,8 @@ def allowed_hosts(
 ) -> tuple[str, ...]:
     """Who is asked for images: whom the maker lists; else whom the device is told to talk to by
     its maker, and its broker's host. An assignment has no say in it."""
+    from urllib.parse import urlsplit  # not before there is something to fetch
+
     if config.update_hosts is not None:
         return config.update_hosts
     metadata = urlsplit(config.metadata_url).hostname if config.metadata_url else None

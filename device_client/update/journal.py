@@ -132,6 +132,8 @@ class State:
     outbox: tuple[Entry, ...] = ()
     """The oldest first."""
     refusal: Note | None = None
+    told: str = ""
+    """The id of the report by which the service knows what runs."""
 
     @property
     def stage(self) -> Stage | None:
@@ -159,7 +161,7 @@ class Journal:
         found = [state for path in kept if (state := _read(path)) is not None]
         self.was_damaged = len(found) < sum(path.exists() for path in kept)
         self.state = max(found, key=lambda state: state.generation, default=State())
-        running = {**factory, **self.state.running}
+        running = _running(factory, self.state)
         for component, counter in self._counters().items():
             known = running.get(component, Running())
             reached = max(counter, known.security_counter)
@@ -219,8 +221,22 @@ def _read(path: Path) -> State | None:
         return None
 
 
+def _running(factory: Mapping[str, Running], state: State) -> dict[str, Running]:
+    """What was installed since, and what is still from the factory, as it's configured now. No
+    counter falls by that."""
+    running = dict(factory)
+    for component, known in state.running.items():
+        told = running.get(component)
+        if known.path is not None or told is None or told.version is None:
+            running[component] = known
+        else:
+            reached = max(told.security_counter, known.security_counter)
+            running[component] = replace(told, security_counter=reached)
+    return running
+
+
 def looked_at(directory: Path, factory: Mapping[str, Running]) -> State:
     """The record for reading only, while an agent may be at work."""
     found = [state for name in _FILES if (state := _read(directory / name)) is not None]
     state = max(found, key=lambda state: state.generation, default=State())
-    return replace(state, running={**factory, **state.running})
+    return replace(state, running=_running(factory, state))

@@ -6,9 +6,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
-from broker.protocol.updates import Assignment, Phase, UpdateReport
+from broker.protocol.updates import Assignment, Phase, SoftwareReport, UpdateReport
 from device_client.update.assignment import Image
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.journal import WITHDRAWABLE, Entry, Note, Stage, State, Work
@@ -142,10 +144,29 @@ def progressed(state: State, phase: Phase, at: datetime) -> State:
     return replace(state, outbox=(*kept, _entry(state, work, phase, at)))
 
 
-def acknowledged(state: State, report_id: str) -> State:
-    """The record without the report that the service has."""
+def acknowledged(state: State, report_id: str, said: str = "") -> State:
+    """The record without the report that the service has.
+
+    `said` is the id of what it knows by that to run, if it was the last that said so."""
     kept = tuple(each for each in state.outbox if each.report_id != report_id)
-    return replace(state, outbox=kept)
+    return replace(state, outbox=kept, told=said or state.told)
+
+
+def software(
+    state: State, device_id: DeviceId, certificate_sha256: str, at: datetime
+) -> SoftwareReport:
+    """What runs, in the words of a report. Its id is the same as long as that is the same, and with
+    another certificate another: a service that has forgotten it hears it again."""
+    running = {name: msgspec.to_builtins(each) for name, each in sorted(state.running.items())}
+    named = codec.encode([device_id, certificate_sha256, running])
+    return SoftwareReport(
+        report_id=hashlib.sha256(named).hexdigest()[:32],
+        device_id=device_id,
+        at=at,
+        running=_running(state),
+        security_counter=_counter(state),
+        support_until=_support_until(state),
+    )
 
 
 def _with(state: State, **changes: object) -> State:
@@ -177,7 +198,6 @@ def _entry(state: State, work: Work, phase: Phase, at: datetime) -> Entry:
     named = f"{work.device_id}\n{work.rollout}\n{work.sequence}\n{work.nonce}\n{kind}"
     report_id = hashlib.sha256(named.encode()).hexdigest()[:32]
     is_well = phase in (Phase.INSTALLED, Phase.DOWNLOADING, Phase.WAITING)
-    ends = [each.support_until for each in state.running.values() if each.support_until]
     report = UpdateReport(
         report_id=report_id,
         device_id=work.device_id,
@@ -187,12 +207,31 @@ def _entry(state: State, work: Work, phase: Phase, at: datetime) -> Entry:
         at=at,
         code=None if is_well else work.why,
         detail=None if is_well or work.detail is None else work.detail[:512],
-        running={each.path: each.version or "" for each in state.running.values() if each.path},
-        security_counter=max((x.security_counter for x in state.running.values()), default=None),
-        support_until=min(ends, default=None),
+        running=_running(state),
+        security_counter=_counter(state),
+        support_until=_support_until(state),
     )
     text = codec.encode(report).decode()
     if len(text) > limits.MAX_STATEMENT:
         # What is longer the service would never take; the verdict counts, and not the list.
         text = codec.encode(replace(report, detail=None, running=None)).decode()
     return Entry(report_id=report_id, sequence=work.sequence, is_final=phase.is_final, text=text)
+
+
+def _running(state: State) -> dict[str, str]:
+    """By path; what came from the factory has none, and goes by its component's name, unless that
+    couldn't be a path: it would spoil the whole report."""
+    return {
+        each.path or component: each.version or ""
+        for component, each in state.running.items()
+        if each.path or (each.version and not component.startswith("-"))
+    }
+
+
+def _counter(state: State) -> int | None:
+    return max((each.security_counter for each in state.running.values()), default=None)
+
+
+def _support_until(state: State) -> datetime | None:
+    ends = [each.support_until for each in state.running.values() if each.support_until]
+    return min(ends, default=None)

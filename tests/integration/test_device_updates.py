@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker.core.rollout import Progress, Selection
 from broker.core.rollout_pace import StopRule
+from broker.ports import DeviceFilter, ReadTransaction
 from broker.protocol import codec
 from broker.protocol.bundle import write_bundle
 from broker.registries import open_registry
@@ -41,6 +42,17 @@ async def push(stack: Stack, workshop: Workshop, path: str, name: str) -> None:
 async def look(stack: Stack, name: str) -> RolloutView:
     async with open_registry(stack.home, stack.installation.settings) as registry:
         return await rollouts.look(registry, name)
+
+
+async def running(stack: Stack) -> list[dict[str, str]]:
+    """What each device has said that it runs."""
+
+    def work(view: ReadTransaction) -> list[dict[str, str]]:
+        names = [device.id for device in view.devices(DeviceFilter())]
+        return [known.running for known in view.device_updates(names)]
+
+    async with open_registry(stack.home, stack.installation.settings) as registry:
+        return await registry.read(work)
 
 
 @asynccontextmanager
@@ -98,7 +110,12 @@ async def test_install_and_roll_back(stack: Stack, tmp_path: Path) -> None:
             states = (tmp_path / "one", tmp_path / "two")
             return all(status.report(each).confirmed_at is not None for each in states)
 
-        await eventually(are_members, within=30)
+        await eventually(are_members, within=60)
+
+        async def is_known() -> bool:
+            return await running(stack) == [{"main": "0.9"}] * 2
+
+        await eventually(is_known, within=60)
         await push(stack, workshop, path, "first")
 
         async def is_over() -> bool:

@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -15,14 +16,16 @@ from broker.core.rollout_pace import Pace, StopRule
 from broker.core.update_records import Part
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import report_statement
+from broker.protocol.statements import report_statement, software_statement
 from broker.protocol.topics import Desired, DeviceOrigin, desired_topic
 from broker.protocol.updates import (
     Assignment,
     Phase,
     ReportAccepted,
+    ReportKind,
     ReportRequest,
     SignedAssignment,
+    SoftwareReport,
     UpdateReport,
 )
 from broker.services import rollouts
@@ -115,7 +118,40 @@ class UpdateDesk:
     async def send(self, device: str, report: UpdateReport, key: Any = _KEY) -> ReportAccepted:
         """This very report, signed."""
         text = codec.encode(report).decode()
-        request = ReportRequest(request_id="q", report=text, signature=signed_by(key, text))
+        return await self.send_text(device, text, ReportKind.UPDATE, report_statement, key)
+
+    async def tell(
+        self,
+        device: str,
+        running: dict[str, str],
+        origin: str | None = None,
+        key: Any = None,
+        **changes: Any,
+    ) -> ReportAccepted:
+        """Says what runs on a device, as that device or as another."""
+        said = SoftwareReport(
+            report_id=f"software-{device}",
+            device_id=device,
+            at=self.desk.clock.now(),
+            running=running,
+            **changes,
+        )
+        text = codec.encode(said).decode()
+        return await self.send_text(
+            origin or device, text, ReportKind.SOFTWARE, software_statement, key or _KEY
+        )
+
+    async def send_text(
+        self,
+        device: str,
+        text: str,
+        kind: ReportKind,
+        statement: Callable[[str], bytes],
+        key: Any = _KEY,
+    ) -> ReportAccepted:
+        """This very text, signed as this statement."""
+        signature = signed_by(key, statement(text))
+        request = ReportRequest(request_id="q", report=text, signature=signature, kind=kind)
         reply = await self.reports.report(DeviceOrigin(DeviceId(device)), request)
         return codec.decode(reply.payload, ReportAccepted)
 
@@ -140,9 +176,9 @@ def a_report(told: Assignment, phase: Phase, number: int = 0, **changes: Any) ->
     return UpdateReport(**{**fields, **changes})
 
 
-def signed_by(key: Any, text: str) -> str:
-    """The signature over a report, by an ECDSA key."""
-    signature = key.sign(report_statement(text), ec.ECDSA(hashes.SHA256()))
+def signed_by(key: Any, statement: bytes) -> str:
+    """The signature, by an ECDSA key."""
+    signature = key.sign(statement, ec.ECDSA(hashes.SHA256()))
     return base64.b64encode(signature).decode()
 
 

@@ -14,7 +14,7 @@ _TYPES: Final[Mapping[str, type]] = {
 _KNOWN: Final = {
     *("$ref", "anyOf", "type", "title", "description", "default", "examples", "format"),
     *("properties", "required", "propertyNames", "additionalProperties", "maxProperties"),
-    *("pattern", "minLength", "maxLength", "minimum", "maximum"),
+    *("pattern", "minLength", "maxLength", "minimum", "maximum", "enum"),
 }
 
 
@@ -29,6 +29,8 @@ def fits(value: Any, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> b
         return fits(value, schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if "anyOf" in schema:
         return any(fits(value, option, schemas) for option in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
     if not isinstance(value, _TYPES[schema["type"]]) or isinstance(value, bool):
         return False
     if isinstance(value, str):

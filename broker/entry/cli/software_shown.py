@@ -56,7 +56,7 @@ def show_software(
     if known is None:
         return
     fields = {
-        "runs": ", ".join(f"{path} ({version})" for path, version in known.running.items()) or "-",
+        "runs": ", ".join(_image(*each) for each in known.running.items()) or "-",
         "security counter": "-" if known.security_counter is None else str(known.security_counter),
         "supported until": _support(known, now),
         "last report": shown_time(known.reported_at),
@@ -74,6 +74,11 @@ def show_software(
         )
     if has_ended(known, now):
         note("The support of what it runs has ended: bring it to a newer image.", "yellow")
+
+
+def _image(path: str, version: str) -> str:
+    """Images have a path of several parts; a mere component's name is of what the factory made."""
+    return f"{path} ({version})" if "/" in path else f"{path} {version}, from the factory"
 
 
 def _support(known: DeviceUpdate, now: datetime) -> str:

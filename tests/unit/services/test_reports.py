@@ -11,8 +11,9 @@ from broker.core.rollout import Progress
 from broker.protocol import codec
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import DeviceId
+from broker.protocol.statements import report_statement
 from broker.protocol.topics import DeviceOrigin
-from broker.protocol.updates import Assignment, Phase, ReportRequest, UpdateReport
+from broker.protocol.updates import Assignment, Phase, ReportKind, ReportRequest, UpdateReport
 from tests.support.csrs import fresh_key
 from tests.support.desk import Desk
 from tests.support.rollouts import UpdateDesk, a_report
@@ -147,6 +148,42 @@ async def test_a_device_s_clock_may_say_anything(updates: UpdateDesk) -> None:
         await updates.say(device, Phase.INSTALLED, at=odd, support_until=odd, running={})
         assert await updates.desk.read("device_update", DeviceId(device)) is not None
         assert await updates.desk.read("reports_of", DeviceId(device), 1)
+
+
+class TestWhatRuns:
+    async def test_a_device_that_never_had_an_update_says_what_it_runs(
+        self, updates: UpdateDesk
+    ) -> None:
+        await updates.add("lamp-9")
+        accepted = await updates.tell("lamp-9", {"main": "1.0"}, security_counter=2)
+        assert accepted.report_id == "software-lamp-9"
+        known = await updates.desk.read("device_update", DeviceId("lamp-9"))
+        assert (known.running, known.security_counter) == ({"main": "1.0"}, 2)
+        assert (known.reported_at, known.phase) == (updates.desk.clock.at, None)
+
+    async def test_it_changes_nothing_else(self, updates: UpdateDesk) -> None:
+        await updates.say("lamp-1", Phase.ROLLED_BACK, code="health_failed")
+        before = await updates.desk.read("device_update", DeviceId("lamp-1"))
+        await updates.tell("lamp-1", {"main": "1.0"})
+        after = await updates.desk.read("device_update", DeviceId("lamp-1"))
+        assert after == replace(before, running={"main": "1.0"})
+        assert (await updates.part("lamp-1")).progress is Progress.ROLLED_BACK
+
+    async def test_nobody_says_it_for_another(self, updates: UpdateDesk) -> None:
+        for device, key, code in (
+            ("lamp-2", None, Code.REPORT_DEVICE_MISMATCH),
+            ("lamp-1", fresh_key(), Code.REPORT_SIGNATURE_INVALID),
+        ):
+            with pytest.raises(Refused) as refused:
+                await updates.tell("lamp-1", {"main": "1.0"}, origin=device, key=key)
+            assert refused.value.code is code
+
+    async def test_a_report_of_an_update_doesn_t_pass_for_one(self, updates: UpdateDesk) -> None:
+        """It was signed as something else."""
+        text = codec.encode(a_report(await told(updates), Phase.INSTALLED, running={})).decode()
+        with pytest.raises(Refused) as refused:
+            await updates.send_text("lamp-1", text, ReportKind.SOFTWARE, report_statement)
+        assert refused.value.code is Code.REPORT_SIGNATURE_INVALID
 
 
 async def test_what_isn_t_a_report_is_refused(updates: UpdateDesk) -> None:

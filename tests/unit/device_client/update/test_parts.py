@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from broker.protocol.names import DeviceId
 from device_client.errors import ArgumentInvalid, StateUnusable
 from device_client.update import canonical, commands, config
+from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.finishing import to_its_end
 from device_client.update.health import Both, CommandCheck, OnlineCheck
@@ -85,9 +86,9 @@ class TestSwitchTime:
 
 
 class TestJournal:
-    def opened(self, tmp_path: Path) -> Journal:
+    def opened(self, tmp_path: Path, factory: Running | None = None) -> Journal:
         journal = Journal(tmp_path / "update")
-        journal.open({})
+        journal.open({"main": factory} if factory else {})
         return journal
 
     @pytest.mark.parametrize(
@@ -112,6 +113,20 @@ class TestJournal:
         assert again.state.work == WORK
         assert again.state.sequence == 7
         assert not again.was_damaged
+
+    def test_the_factory_s_version_is_what_is_configured_now(self, tmp_path: Path) -> None:
+        """And no counter falls by a configuration that knows less."""
+        journal = self.opened(tmp_path, Running(version="1.0", security_counter=3))
+        journal.change(replace(journal.state, sequence=7))
+        again = self.opened(tmp_path, Running(version="1.1", security_counter=2))
+        assert again.state.running["main"] == Running(version="1.1", security_counter=3)
+        assert self.opened(tmp_path, Running()).state.running["main"].version == "1.0"
+
+    def test_what_was_installed_is_what_runs(self, tmp_path: Path) -> None:
+        journal = self.opened(tmp_path, Running(version="1.0"))
+        installed = Running(path="meter/2/image", version="2.0")
+        journal.change(replace(journal.state, running={"main": installed}))
+        assert self.opened(tmp_path, Running(version="1.1")).state.running["main"] == installed
 
     @pytest.mark.parametrize("content", [b"", b"x", b"0" * 64 + b"\n{}", b"\xff" * 2_000_000])
     def test_a_damaged_record_leaves_the_one_before(self, tmp_path: Path, content: bytes) -> None:

@@ -9,20 +9,29 @@ from typing import Any, cast
 
 import pytest
 
+from broker.protocol import codec
 from broker.protocol.codes import EXPLANATIONS, Code
 from broker.protocol.messages import Rejected
-from broker.protocol.statements import report_statement
-from broker.protocol.updates import Phase, ReportAccepted, ReportRequest
+from broker.protocol.statements import report_statement, software_statement
+from broker.protocol.updates import (
+    Phase,
+    ReportAccepted,
+    ReportKind,
+    ReportRequest,
+    SoftwareReport,
+)
 from device_client import exchange, keys, signatures
 from device_client.errors import DeviceError, NoAnswer, RequestRejected
 from device_client.exchange import Question
 from device_client.keys import KeyType
 from device_client.online import Online
 from device_client.update import steps
+from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.journal import State
 from device_client.update.reports import Reporting
 from tests.support.update_repository import NOW, MadeRepository, assignment
-from tests.support.updating import UpdatingDevice, flashed, no_waiting
+from tests.support.updating import DEVICE, UpdatingDevice, flashed, no_waiting
 from tests.support.waiting import eventually
 
 KEY = keys.generate(KeyType.P256)
@@ -34,12 +43,21 @@ class Service:
     def __init__(self, *answers: DeviceError) -> None:
         self.answers = list(answers)
         self.heard: list[ReportRequest] = []
+        """About assignments."""
+        self.told: list[ReportRequest] = []
+        """What runs."""
+        self.takes_software = True
 
     async def ask(self, _connection: object, question: Question[Any], _waits: object) -> Any:
         """In the place of `exchange.ask`."""
         request = cast(ReportRequest, question.request)
-        self.heard.append(request)
         await asyncio.sleep(0)
+        if request.kind is ReportKind.SOFTWARE:
+            self.told.append(request)
+            if not self.takes_software:
+                raise rejected(Code.FIELD_INVALID)
+            return ReportAccepted(request_id=request.request_id, report_id="x")
+        self.heard.append(request)
         if self.answers:
             raise self.answers.pop(0)
         return ReportAccepted(request_id=request.request_id, report_id="x")
@@ -58,20 +76,32 @@ async def device(tmp_path: Path) -> UpdatingDevice:
     return device
 
 
-def online(tmp_path: Path) -> Online:
+def online(tmp_path: Path, certificate: str) -> Online:
     (tmp_path / "key.pem").write_text(keys.to_pem(KEY))
-    identity = SimpleNamespace(directory=tmp_path, device_id="meter-1")
+    identity = SimpleNamespace(
+        directory=tmp_path, device_id="meter-1", certificate_sha256=certificate
+    )
     return Online(cast(Any, identity), cast(Any, None))
 
 
-async def deliver(device: UpdatingDevice, service: Service, tmp_path: Path) -> None:
-    """Until the outbox is empty."""
+async def deliver(
+    device: UpdatingDevice, service: Service, tmp_path: Path, certificate: str = "a" * 64
+) -> None:
+    """Until the outbox is empty, and there is nothing more to say."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exchange, "ask", service.ask)
         reporting = Reporting(device.updater, (1.0,), no_waiting())
-        sending = asyncio.create_task(reporting.send(online(tmp_path)))
+        sending = asyncio.create_task(reporting.send(online(tmp_path, certificate)))
+        waits = asyncio.Event()
+        until_changed = device.updater.until_changed
+
+        async def idle(state: State) -> None:
+            waits.set()
+            await until_changed(state)
+
+        patch.setattr(device.updater, "until_changed", idle)
         try:
-            await eventually(lambda: not device.updater.state.outbox or sending.done())
+            await eventually(lambda: waits.is_set() or sending.done())
         finally:
             sending.cancel()
             with suppress(asyncio.CancelledError):
@@ -112,6 +142,61 @@ async def test_what_will_never_be_taken_is_not_in_the_way(
     service = Service(rejected(code))
     await deliver(device, service, tmp_path)
     assert len(service.heard) == 2
+
+
+class TestWhatRuns:
+    async def test_the_factory_s_version_is_said_at_first(self, tmp_path: Path) -> None:
+        device = UpdatingDevice(tmp_path / "update", MadeRepository())
+        service = Service()
+        await deliver(device, service, tmp_path)
+        (request,) = service.told
+        statement = software_statement(request.report)
+        signatures.verify(KEY.public_key(), request.signature, statement)
+        said = codec.decode(request.report.encode(), SoftwareReport)
+        assert said.running == {"main": "1.0.0"}
+        assert (said.device_id, said.security_counter) == ("meter-1", 1)
+
+    async def test_it_is_said_once_for_each_certificate(self, tmp_path: Path) -> None:
+        device = UpdatingDevice(tmp_path / "update", MadeRepository())
+        service = Service()
+        for certificate in ("a" * 64, "a" * 64, "b" * 64):
+            await deliver(device, service, tmp_path, certificate)
+            device.start()
+        first, second = (codec.decode(x.report.encode(), SoftwareReport) for x in service.told)
+        assert first.report_id != second.report_id
+
+    async def test_an_update_s_final_report_says_it_too(
+        self, device: UpdatingDevice, tmp_path: Path
+    ) -> None:
+        service = Service()
+        await deliver(device, service, tmp_path)
+        assert len(service.heard) == 2
+        assert service.told == []
+
+    async def test_what_the_service_wouldn_t_hear_of_an_update_is_said_without_it(
+        self, device: UpdatingDevice, tmp_path: Path
+    ) -> None:
+        """Its registry was restored, and knows nothing of the assignment."""
+        service = Service(rejected(Code.ASSIGNMENT_UNKNOWN), rejected(Code.ASSIGNMENT_UNKNOWN))
+        await deliver(device, service, tmp_path)
+        (request,) = service.told
+        assert codec.decode(request.report.encode(), SoftwareReport).running == {"image": "2.0.0"}
+
+    async def test_a_service_that_can_t_read_it_isn_t_asked_again_on_this_connection(
+        self, tmp_path: Path
+    ) -> None:
+        device = UpdatingDevice(tmp_path / "update", MadeRepository())
+        service = Service()
+        service.takes_software = False
+        await deliver(device, service, tmp_path)
+        assert len(service.told) == 1
+        await deliver(device, service, tmp_path)
+        assert len(service.told) == 2
+
+    def test_a_component_that_was_never_a_path_spoils_no_report(self) -> None:
+        running = {"-x": Running(version="1.0"), "main": Running(version="2.0")}
+        said = steps.software(State(running=running), DEVICE, "a" * 64, NOW)
+        assert codec.decode(codec.encode(said), SoftwareReport).running == {"main": "2.0"}
 
 
 async def test_progress_gives_way_and_final_reports_stay(tmp_path: Path) -> None:
