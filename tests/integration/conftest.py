@@ -37,7 +37,7 @@ def on_both_databases(request: pytest.FixtureRequest) -> Plan:
     if database == "sqlite":
         return Plan(BrokerKind(kind))
     cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return Plan(BrokerKind(kind), cluster.new_database())
+    return Plan(BrokerKind(kind), cluster.new_registry())
 
 
 @pytest.fixture

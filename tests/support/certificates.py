@@ -26,6 +26,7 @@ from broker.core.records import RevocationReason
 from broker.ports import Revocation
 from broker.protocol.names import ClaimName, DeviceId
 from broker.protocol.zones import Zone
+from tests.support.templates import copied_home
 
 _HOUR = timedelta(hours=1)
 
@@ -54,10 +55,13 @@ class Client:
 class Certificates:
     """Everything that the authorities of one home can issue and revoke."""
 
-    def __init__(self, place: Path) -> None:
-        """Makes the home in `place`, a folder that exists."""
+    def __init__(self, place: Path, strangers: bool = False) -> None:
+        """Makes the home in `place`, a folder that exists; `strangers` are of no other home."""
         self.home = MusterHome(place / "home")
-        create_home(self.home, hosts=["localhost"], passphrase=None, now=datetime.now(UTC))
+        if strangers:
+            create_home(self.home, hosts=["localhost"], passphrase=None, now=datetime.now(UTC))
+        else:
+            copied_home(self.home.path)
         self._clients = place / "clients"
         self._clients.mkdir()
         self._authority = FileAuthority.load(self.home)

@@ -16,7 +16,6 @@ from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.registry.migrate import migrate
 from broker.core.ca_rollover import in_force
 from broker.core.records import Certificate, ClaimCertificate, Device, Enrollment, Event, Reply
 from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
@@ -42,6 +41,7 @@ from broker.services.reports import ReportService
 from broker.services.superseded import SupersededService
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key
 from tests.support.operating import NOW, SetClock
+from tests.support.templates import with_schema
 
 ResultT = TypeVar("ResultT")
 
@@ -183,15 +183,5 @@ class Desk:
 @asynccontextmanager
 async def open_desk(folder: Path) -> AsyncIterator[Desk]:
     """A desk whose registry is empty."""
-    (folder / "registry.db").write_bytes(_empty_registry())
-    async with SqlRegistry(f"sqlite:///{folder / 'registry.db'}") as registry:
+    async with SqlRegistry(with_schema(folder / "registry.db")) as registry:
         yield Desk(registry)
-
-
-@cache
-def _empty_registry() -> bytes:
-    """Migrating takes longer than most tests; copying doesn't."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "registry.db"
-        migrate(f"sqlite:///{path}")
-        return path.read_bytes()

@@ -9,8 +9,6 @@ from pathlib import Path
 from broker.adapters.ca.bundles import make_bundle, read_trust_bundle
 from broker.adapters.ca.claim_authority import IssuedClaimCertificate, issue_claim_certificate
 from broker.adapters.ca.home import MusterHome
-from broker.adapters.ca.init import create_home
-from broker.adapters.registry.migrate import migrate
 from broker.core.keys import KeyType
 from broker.core.records import (
     Certificate,
@@ -29,6 +27,7 @@ from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 from broker.registries import open_registry
 from broker.settings import Settings, load_settings
+from tests.support.templates import copied_home, prepare
 
 GROUP = GroupName("lamps")
 BATCH = ClaimName("batch-7")
@@ -148,18 +147,14 @@ def _all_certificates(tx: ReadTransaction) -> list[Certificate]:
 
 async def make_home(path: Path) -> MusterHome:
     """A home with real authorities and no settings; all that brokers need to start."""
-    home = MusterHome(path)
-    await asyncio.to_thread(
-        create_home, home, hosts=["localhost"], passphrase=None, now=datetime.now(UTC)
-    )
-    return home
+    return await asyncio.to_thread(copied_home, path)
 
 
 async def install(home: MusterHome, settings_toml: str) -> Installation:
     """The installation in a home that exists, with these settings and an empty registry."""
     home.settings.write_text(settings_toml, encoding="utf-8")
     settings = load_settings(home.path)
-    await asyncio.to_thread(migrate, open_registry(home, settings).url)
+    await asyncio.to_thread(prepare, open_registry(home, settings).url)
     return Installation(home, settings)
 
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.registry.migrate import migrate
 from broker.core.records import ClaimCertificate
 from broker.ports import Registry, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName
+from tests.support.templates import with_schema
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -33,9 +33,7 @@ class SetClock:
 @asynccontextmanager
 async def fresh_registry(folder: Path) -> AsyncIterator[Registry]:
     """An empty registry in SQLite, of the newest schema."""
-    url = f"sqlite:///{folder / 'registry.db'}"
-    migrate(url)
-    async with SqlRegistry(url) as registry:
+    async with SqlRegistry(with_schema(folder / "registry.db")) as registry:
         yield registry
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
+
+from broker.adapters.registry.migrate import migrate
 
 _DEADLINE_S: Final = 30.0
 _PAUSE_S: Final = 0.02
@@ -26,6 +29,14 @@ _SETTINGS: Final = {
     "shared_buffers": "64MB",
     "max_connections": "50",
 }
+_TABLES: Final = (
+    b"SELECT tablename FROM pg_tables"
+    b" WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+)
+_RESTART: Final = (
+    b"SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false)"
+    b" FROM pg_sequences WHERE schemaname = 'public'"
+)
 
 
 def postgres_programs() -> Path:
@@ -53,6 +64,7 @@ class PostgresCluster:
     password: str
     _server: subprocess.Popen[bytes] | None = None
     _databases: int = 0
+    _template: str | None = None
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
@@ -99,10 +111,31 @@ class PostgresCluster:
             connection.execute(f"CREATE DATABASE {name} OWNER {_OWNER}".encode())
         return self.url(name)
 
+    def new_registry(self) -> str:
+        """The URL of a fresh database with the newest schema; quicker than migrating each."""
+        if self._template is None:
+            self._template = self.new_database()
+            migrate(self._template)
+        self._databases += 1
+        name, template = f"registry_{self._databases}", _name(self._template)
+        with self.connect() as connection:
+            made = f"CREATE DATABASE {name} OWNER {_OWNER} TEMPLATE {template}"
+            connection.execute(made.encode())
+        return self.url(name)
+
+    def without_rows(self, url: str) -> str:
+        """The registry of `url`, empty again; much quicker than a new one."""
+        with self.connect(_name(url)) as connection:
+            # Foreign keys ask for an order that nothing but this would have to know.
+            connection.execute(b"SET session_replication_role = replica")
+            for (table,) in connection.execute(_TABLES).fetchall():
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+            connection.execute(_RESTART)
+        return url
+
     def emptied(self, url: str) -> str:
         """The database of `url`, empty again; much quicker than a new one."""
-        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-        with self.connect(str(name)) as connection:
+        with self.connect(_name(url)) as connection:
             connection.execute(b"DROP SCHEMA public CASCADE")
             connection.execute(f"CREATE SCHEMA public AUTHORIZATION {_OWNER}".encode())
         return url
@@ -160,6 +193,11 @@ def postgres_cluster() -> Iterator[PostgresCluster]:
             cluster.discard()
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _name(url: str) -> str:
+    """The database that a URL names."""
+    return str(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
 
 
 def _initialise(cluster: PostgresCluster) -> None:

@@ -251,7 +251,7 @@ async def test_certificates_of_other_authorities_are_refused(
 ) -> None:
     place = tmp_path / "elsewhere"
     place.mkdir()
-    others = await asyncio.to_thread(Certificates, place)
+    others = await asyncio.to_thread(Certificates, place, strangers=True)
     site = claims if zone is Zone.CLAIM else fleet
     ours = site.certificates.home.server_anchors
     for theirs in (others.claim("batch"), others.device("lamp"), others.service(zone)):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.registry.migrate import migrate
 from tests.support.postgres import PostgresCluster, postgres_cluster
+from tests.support.templates import with_schema
 
 KINDS = ("sqlite", "postgresql")
 
@@ -21,8 +21,8 @@ def cluster() -> Iterator[PostgresCluster]:
 
 @pytest.fixture(scope="session")
 def postgresql_url(cluster: PostgresCluster) -> str:
-    """A database that the tests of this process use one after the other."""
-    return cluster.new_database()
+    """A registry that the tests of this process use one after the other."""
+    return cluster.new_registry()
 
 
 @pytest.fixture(params=KINDS)
@@ -33,20 +33,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """A database without a schema; SQLite's file isn't there yet."""
+def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database with the schema and nothing else."""
     if kind == "sqlite":
-        return f"sqlite:///{tmp_path / 'registry.db'}"
+        return with_schema(tmp_path / "registry.db")
     # Asked for by name, so that tests on SQLite alone start no server.
     cluster: PostgresCluster = request.getfixturevalue("cluster")
-    return cluster.emptied(request.getfixturevalue("postgresql_url"))
-
-
-@pytest.fixture
-def url(empty_url: str) -> str:
-    """A database with the schema."""
-    migrate(empty_url)
-    return empty_url
+    return cluster.without_rows(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture

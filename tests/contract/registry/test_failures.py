@@ -18,6 +18,7 @@ from broker.ports import DeviceFilter, EventFilter, ReadTransaction, RegistryErr
 from tests.support.postgres import PostgresCluster
 from tests.support.records import NOW
 from tests.support.registries import add_batch, add_member, held_writer
+from tests.support.templates import with_schema
 from tests.support.waiting import eventually
 
 _ALL = EventFilter(limit=1000)
@@ -35,8 +36,7 @@ async def fill(registry: SqlRegistry) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry that may hold no more than about 800 KiB."""
-    url = f"sqlite:///{tmp_path / 'registry.db'}"
-    migrate(url)
+    url = with_schema(tmp_path / "registry.db")
     monkeypatch.setitem(SQLITE_SETTINGS, "max_page_count", "200")
     return url
 
@@ -95,8 +95,7 @@ async def test_a_database_held_by_someone_else_is_busy(
 
 
 async def test_a_server_that_restarts_is_found_again(cluster: PostgresCluster) -> None:
-    url = cluster.new_database()
-    await asyncio.to_thread(migrate, url)
+    url = cluster.new_registry()
     async with SqlRegistry(url) as registry:
         await registry.write(add_batch)
         await asyncio.to_thread(cluster.restart)
@@ -108,8 +107,7 @@ async def test_a_server_that_restarts_is_found_again(cluster: PostgresCluster) -
 async def test_no_reader_keeps_a_connection_of_before_the_restart(
     cluster: PostgresCluster,
 ) -> None:
-    url = cluster.new_database()
-    await asyncio.to_thread(migrate, url)
+    url = cluster.new_registry()
     together = threading.Barrier(4)
 
     def wait_for_the_others(tx: ReadTransaction) -> int:
@@ -124,8 +122,7 @@ async def test_no_reader_keeps_a_connection_of_before_the_restart(
 
 
 async def test_a_server_that_is_away_is_named(cluster: PostgresCluster) -> None:
-    url = cluster.new_database()
-    await asyncio.to_thread(migrate, url)
+    url = cluster.new_registry()
     async with SqlRegistry(url) as registry:
         await registry.write(lambda tx: tx.raise_counter("n"))
         await asyncio.to_thread(cluster.stop)
@@ -146,8 +143,7 @@ async def test_a_server_that_is_away_is_named(cluster: PostgresCluster) -> None:
 async def test_members_written_while_the_server_restarts_are_there_once(
     cluster: PostgresCluster,
 ) -> None:
-    url = cluster.new_database()
-    await asyncio.to_thread(migrate, url)
+    url = cluster.new_registry()
     async with SqlRegistry(url) as registry:
         await registry.write(add_batch)
         restarting = asyncio.create_task(asyncio.to_thread(cluster.restart))

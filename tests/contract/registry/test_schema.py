@@ -21,6 +21,28 @@ from tests.support.postgres import PostgresCluster
 from tests.support.records import a_claim_certificate
 
 
+@pytest.fixture(scope="session")
+def postgresql_schema(cluster: PostgresCluster) -> str:
+    """A database that the tests of this file use one after the other."""
+    return cluster.new_database()
+
+
+@pytest.fixture
+def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database without a schema; SQLite's file isn't there yet."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    cluster: PostgresCluster = request.getfixturevalue("cluster")
+    return cluster.emptied(request.getfixturevalue("postgresql_schema"))
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    """A database with the schema, from the migrations themselves."""
+    migrate(empty_url)
+    return empty_url
+
+
 def set_revision(url: str, revision: str) -> str:
     """Claims that the schema has this revision; returns the one it had."""
     engine = writing_engine(url)
