@@ -3,12 +3,22 @@ transactions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from broker.core.prepared import Candidate, Prepared
 from broker.core.rollout import Progress, Rollout, Tally
 from broker.core.update_records import DeviceUpdate, GivenAssignment, KnownReport, Part
 from broker.protocol.names import DeviceId
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What is prepared is used when it was made like this, and not too long ago."""
+
+    signed_as: str
+    since: datetime
 
 
 class RolloutReads(Protocol):
@@ -39,6 +49,20 @@ class RolloutReads(Protocol):
 
     def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
         """The first of the queue whose part has this wave (0 or that of the late joiners)."""
+
+    def candidates(
+        self, rollout: str, wave: int, usable: Usable, after: int, limit: int
+    ) -> list[Candidate]:
+        """The first of the queue, from the draw `after` on, for whom nothing usable is prepared."""
+
+    def reach(self, rollout: str, wave: int, limit: int) -> int | None:
+        """The draw of the last of the first `limit` of the queue; none when it's empty."""
+
+    def count_prepared(self, rollout: str) -> int:
+        """How many are, usable or not; counts them one by one."""
+
+    def has_prepared(self, rollout: str) -> bool:
+        """Whether anything is, usable or not."""
 
     def count_silent(self, rollout: str, among: Sequence[Progress], since: datetime) -> int:
         """How many stand at one of `among` since before `since`."""
@@ -78,6 +102,25 @@ class RolloutWrites(Protocol):
 
     def save_part(self, part: Part) -> None:
         """Adds it, or replaces what the rollout has for its device; the tally follows."""
+
+    def save_prepared(self, rollout: str, prepared: Sequence[Prepared]) -> None:
+        """Adds them, or replaces what was prepared for their devices in this rollout."""
+
+    def give_prepared(
+        self, rollout: Rollout, wave: int, usable: Usable, limit: int, now: datetime
+    ) -> int:
+        """Gives the first of the queue what is prepared for them and usable; returns to how many.
+
+        Their parts are assigned, what held for them is settled and another rollout's part in it
+        superseded, the assignment holds, is retained, and is the device's last. All at once in the
+        database, at a cost that doesn't pass through here.
+
+        Args:
+            wave: as in `queued_parts`.
+        """
+
+    def drop_prepared(self, rollout: str, limit: int) -> int:
+        """Forgets what was prepared and not given; returns how many that were."""
 
     def save_assignment(self, assignment: GivenAssignment) -> None:
         """Adds it, or replaces what has its device and sequence."""

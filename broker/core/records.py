@@ -222,6 +222,7 @@ class EventKind(StrEnum):
     CRL_PUBLISHED = "crl.published"
     CRL_REPAIRED = "crl.repaired"
     ROLLOUT_STARTED = "rollout.started"
+    ROLLOUT_RELEASED = "rollout.released"
     ROLLOUT_PAUSED = "rollout.paused"
     ROLLOUT_RESUMED = "rollout.resumed"
     ROLLOUT_ABORTED = "rollout.aborted"

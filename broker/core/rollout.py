@@ -14,6 +14,8 @@ from broker.protocol.updates import ImageFacts, Phase
 class RolloutState(StrEnum):
     """Where a rollout stands."""
 
+    HELD = "held"
+    """Nobody is told before it's released; what they'll be told is signed meanwhile."""
     RUNNING = "running"
     PAUSED = "paused"
     """Nobody else is told; who has been told goes on."""
@@ -27,6 +29,7 @@ class RolloutState(StrEnum):
 class RolloutInput(StrEnum):
     """What happens to a rollout."""
 
+    RELEASE = "release"
     PAUSE = "pause"
     RESUME = "resume"
     ABORT = "abort"
@@ -67,6 +70,7 @@ class Step(StrEnum):
     """The operator says: again."""
 
 
+ALIVE: Final = frozenset({RolloutState.HELD, RolloutState.RUNNING, RolloutState.PAUSED})
 IN_FLIGHT: Final = frozenset({Progress.ASSIGNED, Progress.DOWNLOADING, Progress.WAITING})
 """Told, and may still switch."""
 FAILED: Final = frozenset({Progress.ROLLED_BACK, Progress.REFUSED})
@@ -75,6 +79,8 @@ FINISHED: Final = FAILED | {Progress.INSTALLED}
 OPEN: Final = IN_FLIGHT | {Progress.QUEUED}
 
 ROLLOUT_TRANSITIONS: Final[dict[tuple[RolloutState, RolloutInput], RolloutState]] = {
+    (RolloutState.HELD, RolloutInput.RELEASE): RolloutState.RUNNING,
+    (RolloutState.HELD, RolloutInput.CANCEL): RolloutState.CANCELLED,
     (RolloutState.RUNNING, RolloutInput.PAUSE): RolloutState.PAUSED,
     (RolloutState.RUNNING, RolloutInput.ABORT): RolloutState.ABORTED,
     (RolloutState.RUNNING, RolloutInput.CANCEL): RolloutState.CANCELLED,
@@ -179,12 +185,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Timing:
-    """When devices may switch; each is none where it doesn't matter."""
+    """When devices may switch, and are told; each is none where it doesn't matter."""
 
     not_before: datetime | None = None
     deadline: datetime | None = None
     window: str | None = None
     """Hours in UTC, such as `22:00-04:00`."""
+    release_at: datetime | None = None
+    """When a rollout that is held is released without an operator's word."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ finds an assignment that hasn't expired.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from broker.core.assigning import LIFETIME, RENEW_WITHIN, Sources, given, message
+from broker.core.prepared import Candidate, Prepared
 from broker.core.rollout import IN_FLIGHT, Progress, Rollout, RolloutState, Step, next_progress
 from broker.core.rollout_offer import MEMBERS, SUPERSEDED, Skip, Tell, offer
 from broker.core.rollout_pace import Bucket, refilled
@@ -21,6 +23,7 @@ from broker.protocol import codec
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.updates import SignedAssignment
+from broker.rollout_ports import Usable
 from broker.update_ports import UpdateRepository
 
 BATCH: Final = 2000
@@ -29,6 +32,10 @@ PAGE: Final = 500
 """Of those who are called back, or whose assignments are renewed, in one transaction."""
 _TOGETHER: Final = 250
 """Of them, those whose assignments are signed, and committed, together."""
+_GOOD_FOR: Final = LIFETIME / 14
+"""So long what was prepared may wait; the times of an assignment begin when it's signed."""
+_GIVEN_TOGETHER: Final = 500
+"""Of those who are prepared: nothing is done for each alone, so the commit is what counts."""
 _LOOK_FOR_FORMER_S: Final = 60.0
 _HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
 
@@ -42,12 +49,14 @@ class _Signed:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """What is ready to be written, and when that was decided."""
+class _Chunk:
+    """The next of a queue: what is signed for them, and who gets nothing."""
 
-    signed: Sequence[_Signed]
+    prepared: Sequence[Prepared]
     skipped: dict[DeviceId, Skip]
-    at: datetime
+    usable: Usable
+    following: int
+    """The draw from which the queue goes on."""
 
 
 class Assigner:
@@ -71,42 +80,120 @@ class Assigner:
         self._on_told = on_told
         self._looked_for_former_s: float | None = None
 
-    async def tell(self, rollout: Rollout, parts: Sequence[Part]) -> int:
-        """Tells these what the rollout has for them, or skips them; returns how many were told.
+    async def tell(self, rollout: Rollout, wave: int, most: int) -> int:
+        """Tells the first `most` of the queue what the rollout has for them, or skips them; returns
+        how many were told. Whoever is prepared is told first.
+
+        Args:
+            wave: as in the registry's `queued_parts`.
 
         Raises:
             UpdateError: the director's key can't be used; who wasn't told yet stays in the queue.
         """
-        first, *others = _chunks(parts)
-        ready = await self._prepare(rollout, first)
-        told = 0
-        for some in others:
+        usable = await self._usable()
+        told = await self._tell_prepared(rollout, wave, usable, most)
+        left = most - told
+        chunk = await self._next(rollout, wave, usable, 0, left)
+        while chunk is not None:
             # While one chunk is being written, the next is signed.
+            left -= len(chunk.prepared) + len(chunk.skipped)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    giving = tasks.create_task(self._give(rollout.name, ready))
-                    preparing = tasks.create_task(self._prepare(rollout, some))
+                    giving = tasks.create_task(self._give(rollout.name, wave, chunk))
+                    following = self._next(rollout, wave, usable, chunk.following, left)
+                    preparing = tasks.create_task(following)
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from failures
-            told, ready = told + giving.result(), preparing.result()
-        return told + await self._give(rollout.name, ready)
+            told, chunk = told + giving.result(), preparing.result()
+        return told
 
-    async def _prepare(self, rollout: Rollout, parts: Sequence[Part]) -> _Prepared:
-        offers = await self._registry.read(lambda view: _offers(view, rollout, parts))
-        now = self._clock.now()
-        wanted = [
-            given(rollout, device, sequence, tell.images, self._new_nonce(), now)
-            for device, sequence, tell in offers
-            if isinstance(tell, Tell)
-        ]
-        signed = await self._sign([(each, rollout) for each in wanted])
-        skipped = {device: skip for device, _, skip in offers if isinstance(skip, Skip)}
-        return _Prepared(signed, skipped, now)
+    async def prepare(self, rollout: Rollout, wave: int, after: int, upto: int) -> int | None:
+        """Signs for some of the queue, from the draw `after` to `upto`, what they'll be told when
+        their turn comes; returns from where to go on, or none when all of them are prepared.
 
-    async def _give(self, name: str, ready: _Prepared) -> int:
-        told = await self._registry.write(
-            lambda tx: _give(tx, name, ready.signed, ready.skipped, ready.at)
+        Raises:
+            UpdateError: the director's key can't be used.
+        """
+        usable = await self._usable()
+        chunk = await self._next(rollout, wave, usable, after, _TOGETHER, upto)
+        if chunk is None:
+            return None
+        await self._registry.write(lambda tx: tx.save_prepared(rollout.name, chunk.prepared))
+        return chunk.following
+
+    async def _usable(self) -> Usable:
+        named = await asyncio.to_thread(self._repository.directors)
+        made_of = "\n".join((*sorted(named), "", *self._sources))
+        signed_as = hashlib.sha256(made_of.encode()).hexdigest()
+        return Usable(signed_as, self._clock.now() - _GOOD_FOR)
+
+    async def _tell_prepared(self, rollout: Rollout, wave: int, usable: Usable, most: int) -> int:
+        told = 0
+        if not await self._registry.read(lambda view: view.has_prepared(rollout.name)):
+            return told
+        while told < most:
+            limit = min(_GIVEN_TOGETHER, most - told)
+            given = await self._registry.write(
+                lambda tx: _give(tx, rollout.name, wave, usable, limit, self._clock.now())  # noqa: B023
+            )
+            self._on_told()
+            told += given
+            if given < limit:
+                break
+        return told
+
+    async def _next(
+        self,
+        rollout: Rollout,
+        wave: int,
+        usable: Usable,
+        after: int,
+        most: int,
+        upto: int | None = None,
+    ) -> _Chunk | None:
+        limit = min(most, _TOGETHER)
+        if limit <= 0:
+            return None
+        found = await self._registry.read(
+            lambda view: view.candidates(rollout.name, wave, usable, after, limit)
         )
+        if upto is not None:
+            found = [each for each in found if each.part.draw <= upto]
+        if not found:
+            return None
+        offers = [(each, offer(rollout, each.part, each.device, each.known)) for each in found]
+        prepared = await asyncio.to_thread(self._signed, rollout, offers, usable)
+        skipped = {each.device.id: skip for each, skip in offers if isinstance(skip, Skip)}
+        return _Chunk(prepared, skipped, usable, found[-1].part.draw + 1)
+
+    def _signed(
+        self, rollout: Rollout, offers: Sequence[tuple[Candidate, Tell | Skip]], usable: Usable
+    ) -> list[Prepared]:
+        now = self._clock.now()
+        prepared = []
+        for each, tell in offers:
+            if isinstance(tell, Tell):
+                new = given(
+                    rollout,
+                    each.device.id,
+                    each.known.sequence + 1,
+                    tell.images,
+                    self._new_nonce(),
+                    now,
+                )
+                payload = self._sign_one(new, rollout)
+                prepared.append(Prepared(new, payload, each.as_of, usable.signed_as))
+        return prepared
+
+    async def _give(self, name: str, wave: int, chunk: _Chunk) -> int:
+        now = self._clock.now()
+
+        def work(tx: WriteTransaction) -> int:
+            _skip(tx, name, chunk.skipped, now)
+            tx.save_prepared(name, chunk.prepared)
+            return _give(tx, name, wave, chunk.usable, len(chunk.prepared), now)
+
+        told = await self._registry.write(work)
         self._on_told()
         return told
 
@@ -174,48 +261,19 @@ class Assigner:
         return await asyncio.to_thread(self._sign_all, wanted)
 
     def _sign_all(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
-        signed = []
-        for each, rollout in wanted:
-            text = codec.encode(message(each, rollout, self._sources)).decode()
-            signed.append(_Signed(each, codec.encode(self._repository.sign_assignment(text))))
-        return signed
+        return [_Signed(each, self._sign_one(each, rollout)) for each, rollout in wanted]
 
-
-def _chunks(parts: Sequence[Part]) -> list[Sequence[Part]]:
-    return [parts[begin : begin + _TOGETHER] for begin in range(0, len(parts), _TOGETHER)]
+    def _sign_one(self, assignment: GivenAssignment, rollout: Rollout) -> bytes:
+        text = codec.encode(message(assignment, rollout, self._sources)).decode()
+        return codec.encode(self._repository.sign_assignment(text))
 
 
 def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:
     return view.device_update(device_id) or DeviceUpdate(device_id)
 
 
-def _all_known(
-    view: ReadTransaction, device_ids: Sequence[DeviceId]
-) -> dict[DeviceId, DeviceUpdate]:
-    known = {each: DeviceUpdate(each) for each in device_ids}
-    known |= {each.device_id: each for each in view.device_updates(device_ids)}
-    return known
-
-
-def _offers(
-    view: ReadTransaction, rollout: Rollout, parts: Sequence[Part]
-) -> list[tuple[DeviceId, int, Tell | Skip]]:
-    """To whom, under which sequence, what."""
-    offers = []
-    updates = _all_known(view, [part.device_id for part in parts])
-    for part in parts:
-        known = updates[part.device_id]
-        made = offer(rollout, part, view.device(part.device_id), known)
-        offers.append((part.device_id, known.sequence + 1, made))
-    return offers
-
-
 def _give(
-    tx: WriteTransaction,
-    name: str,
-    signed: Sequence[_Signed],
-    skipped: dict[DeviceId, Skip],
-    now: datetime,
+    tx: WriteTransaction, name: str, wave: int, usable: Usable, most: int, now: datetime
 ) -> int:
     rollout = tx.rollout(name)
     # Looked at again where nothing can come between: a report may have broken the stop rule.
@@ -223,51 +281,22 @@ def _give(
         return 0
     if broken_by(rollout, tx.tally(name)):
         return 0
-    for device_id, skip in skipped.items():
-        part = tx.part(name, device_id)
-        if part is not None and part.progress is Progress.QUEUED:
-            tx.save_part(_moved(part, Step.SKIP, now, skip.code))
-    meant = [each.given.device_id for each in signed]
-    tx.parts_of(name, meant)  # at once, not one by one
-    updates = _all_known(tx, meant)
-    told = [
-        each
-        for each in signed
-        if _give_one(tx, rollout, each.given, updates[each.given.device_id], now)
-    ]
-    _retain(tx, told)
-    bucket = refilled(rollout.pace, rollout.bucket, now)
+    told = tx.give_prepared(rollout, wave, usable, most, now) if most else 0
     if rollout.pace.per_minute is not None:
-        tx.save_rollout(replace(rollout, bucket=Bucket(bucket.tokens - len(told), now)))
-    return len(told)
+        bucket = refilled(rollout.pace, rollout.bucket, now)
+        tx.save_rollout(replace(rollout, bucket=Bucket(bucket.tokens - told, now)))
+    return told
 
 
-def _give_one(
-    tx: WriteTransaction,
-    rollout: Rollout,
-    assignment: GivenAssignment,
-    known: DeviceUpdate,
-    now: datetime,
-) -> bool:
-    part = tx.part(rollout.name, assignment.device_id)
-    if part is None or part.progress is not Progress.QUEUED:
-        return False
-    if known.sequence != assignment.sequence - 1:
-        return False
-    _end_earlier(tx, known, rollout.name, now)
-    tx.save_assignment(assignment)
-    told = replace(
-        _moved(part, Step.ASSIGN, now, None),
-        sequence=assignment.sequence,
-        wave=max(part.wave, rollout.wave),
-        detail=None,
-    )
-    tx.save_part(told)
-    number = max(known.rollout_number, rollout.number)
-    tx.save_device_update(
-        replace(known, sequence=assignment.sequence, rollout=rollout.name, rollout_number=number)
-    )
-    return True
+def _skip(tx: WriteTransaction, name: str, skipped: Mapping[DeviceId, Skip], now: datetime) -> None:
+    rollout = tx.rollout(name)
+    if rollout is None or rollout.state is not RolloutState.RUNNING:
+        return
+    if skipped and not broken_by(rollout, tx.tally(name)):
+        for device_id, skip in skipped.items():
+            part = tx.part(name, device_id)
+            if part is not None and part.progress is Progress.QUEUED:
+                tx.save_part(_moved(part, Step.SKIP, now, skip.code))
 
 
 def _end_earlier(tx: WriteTransaction, known: DeviceUpdate, name: str, now: datetime) -> None:

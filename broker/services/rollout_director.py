@@ -5,12 +5,14 @@ transaction that tells the next ones.
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from broker.core.records import Event, EventKind
 from broker.core.rollout import (
+    ALIVE,
     IN_FLIGHT,
     Progress,
     Rollout,
@@ -34,8 +36,11 @@ SILENT_AFTER: Final = timedelta(days=1)
 """A device that hasn't said anything for so long is switched off: the next wave doesn't wait for
 it. What it was told still holds."""
 _STEPS_AT_ONCE: Final = 40
+_PREPARED_AT_ONCE: Final = 2
+_PREPARE_AGAIN_S: Final = 60.0
 _LOOK_FOR_GONE_S: Final = 60.0
 EVENTS: Final = {
+    RolloutInput.RELEASE: EventKind.ROLLOUT_RELEASED,
     RolloutInput.PAUSE: EventKind.ROLLOUT_PAUSED,
     RolloutInput.RESUME: EventKind.ROLLOUT_RESUMED,
     RolloutInput.ABORT: EventKind.ROLLOUT_ABORTED,
@@ -50,10 +55,28 @@ class _Next:
     """What a rollout does next; nothing when all of it is empty."""
 
     rollout: Rollout
-    tell: tuple[Part, ...] = ()
+    tell: int = 0
+    """So many of the queue."""
+    wave: int = 0
+    """Of theirs."""
+    prepare: int = 0
+    """So many of the queue are next, but not yet."""
     happens: RolloutInput | None = None
     reason: str | None = None
     opens_wave: bool = False
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """How far a rollout's queue has been signed ahead."""
+
+    most: int
+    after: int
+    """A draw: it goes on from there."""
+    upto: int | None
+    """A draw, too; none when all of them are prepared."""
+    again_s: float = math.inf
+    """When to begin anew: what is prepared doesn't stay usable for ever."""
 
 
 class Director:
@@ -68,6 +91,7 @@ class Director:
         self._assigner = assigner
         self._queue = RolloutQueue(registry, clock)
         self._looked_for_gone_s: dict[str, float] = {}
+        self._ahead: dict[str, _Ahead] = {}
 
     async def advance(self) -> int:
         """Does what is due; returns how many devices were told something.
@@ -77,7 +101,7 @@ class Director:
         """
         told = 0
         for rollout in await self._registry.read(lambda view: view.moving_rollouts()):
-            if rollout.state in (RolloutState.RUNNING, RolloutState.PAUSED):
+            if rollout.state in ALIVE:
                 told += await self._go_on(rollout)
             else:
                 told += await self._call_back(rollout)
@@ -89,29 +113,56 @@ class Director:
         await self._let_go_of_gone(rollout)
         total = 0
         for _ in range(_STEPS_AT_ONCE):
-            told = await self._step(rollout.name)
+            step = await self._look(rollout.name)
+            told = await self._step(step)
             if told is None:
+                await self._prepare(step)
                 break
             total += told
         return total
 
-    async def _step(self, name: str) -> int | None:
-        """How many were told; none when there is nothing to do at the moment."""
+    async def _look(self, name: str) -> _Next:
         now = self._clock.now()
-        step = await self._registry.read(lambda view: _look(view, name, now))
+        return await self._registry.read(lambda view: _look(view, name, now))
+
+    async def _step(self, step: _Next) -> int | None:
+        """How many were told; none when there is nothing to do at the moment."""
+        name, now = step.rollout.name, self._clock.now()
         if step.opens_wave:
             await self._registry.write(lambda tx: _open_wave(tx, name, step.rollout.wave + 1))
             return 0
         if step.tell:
             missing = await asyncio.to_thread(self._unpublished, step.rollout)
             if missing is None:
-                return await self._assigner.tell(step.rollout, step.tell)
+                return await self._assigner.tell(step.rollout, step.wave, step.tell)
             reason = f"{missing} isn't published any more"
             step = replace(step, happens=RolloutInput.PAUSE, reason=reason)
         happens = step.happens
+        if happens is RolloutInput.FINISH:
+            await self._registry.write(lambda tx: tx.drop_prepared(name, PAGE))
         if happens is not None:
             await self._registry.write(lambda tx: change(tx, name, happens, step.reason, now))
-        return None
+        return 0 if happens is RolloutInput.RELEASE else None
+
+    async def _prepare(self, step: _Next) -> None:
+        """Signs ahead, a few at a time, for those who are next."""
+        name, now_s = step.rollout.name, self._clock.monotonic()
+        if not step.prepare:
+            self._ahead.pop(name, None)
+            return
+        at = self._ahead.get(name)
+        if at is None or step.prepare > at.most or now_s >= at.again_s:
+            upto = await self._registry.read(lambda view: view.reach(name, 0, step.prepare))
+            at = _Ahead(step.prepare, 0, upto)
+        for _ in range(_PREPARED_AT_ONCE):
+            if at.upto is None:
+                break
+            following = await self._assigner.prepare(step.rollout, 0, at.after, at.upto)
+            if following is None:
+                at = replace(at, upto=None, again_s=now_s + _PREPARE_AGAIN_S)
+            else:
+                at = replace(at, after=following)
+        self._ahead[name] = at
 
     def _unpublished(self, rollout: Rollout) -> str | None:
         published = {(each.path, each.sha256) for each in self._repository.targets()}
@@ -135,6 +186,7 @@ class Director:
             return await self._assigner.call_back(rollout, flying, code)
         if not queued:
             await self._registry.write(lambda tx: _rest(tx, rollout.name))
+            self._ahead.pop(rollout.name, None)
         return 0
 
     async def _let_go_of_gone(self, rollout: Rollout) -> None:
@@ -153,7 +205,7 @@ def _look(view: ReadTransaction, name: str, now: datetime) -> _Next:
     rollout = view.rollout(name)
     if rollout is None:
         raise LookupError(f"the rollout {name} is gone")
-    if rollout.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+    if rollout.state not in ALIVE:
         return _Next(rollout)
     tally = view.tally(name)
     broken = broken_by(rollout, tally)
@@ -161,16 +213,25 @@ def _look(view: ReadTransaction, name: str, now: datetime) -> _Next:
         return _Next(rollout, happens=RolloutInput.ABORT, reason=broken)
     if rollout.state is RolloutState.PAUSED:
         return _Next(rollout)
+    if rollout.state is RolloutState.HELD:
+        release_at = rollout.timing.release_at
+        if release_at is not None and release_at <= now:
+            return _Next(rollout, happens=RolloutInput.RELEASE, reason="as planned")
+        # It comes after all that have started until it's released.
+        following = replace(rollout, number=view.newest_rollout_number() + 1)
+        return _Next(following, prepare=room(rollout, tally).in_waves)
     if is_finished(rollout, tally):
         return _Next(rollout, happens=RolloutInput.FINISH)
     left, tokens = room(rollout, tally), refilled(rollout.pace, rollout.bucket, now).tokens
     most = int(min(BATCH, tokens))
     if most >= 1 and left.in_waves:
-        return _Next(rollout, tuple(view.queued_parts(name, 0, min(most, left.in_waves))))
+        return _Next(rollout, tell=min(most, left.in_waves))
     if most >= 1 and left.late:
-        return _Next(rollout, tuple(view.queued_parts(name, LATE, min(most, left.late))))
+        return _Next(rollout, tell=min(most, left.late), wave=LATE)
     silent = _count_silent(view, rollout, now - SILENT_AFTER)
-    return _Next(rollout, opens_wave=opens_next_wave(rollout, tally, silent))
+    if opens_next_wave(rollout, tally, silent):
+        return _Next(rollout, opens_wave=True)
+    return _Next(rollout, prepare=room(replace(rollout, wave=rollout.wave + 1), tally).in_waves)
 
 
 def _count_silent(view: ReadTransaction, rollout: Rollout, since: datetime) -> int:
@@ -193,9 +254,11 @@ def change(
     rollout = tx.rollout(name)
     if rollout is None:
         raise LookupError(f"the rollout {name} is gone")
+    is_released = happens is RolloutInput.RELEASE
     changed = replace(
         rollout,
         state=next_rollout_state(rollout.state, happens),
+        number=tx.newest_rollout_number() + 1 if is_released else rollout.number,
         state_at=now,
         reason=reason,
         moving=happens is not RolloutInput.FINISH,
@@ -224,6 +287,8 @@ def _withdraw(tx: WriteTransaction, queued: list[Part], code: str, now: datetime
 
 def _rest(tx: WriteTransaction, name: str) -> None:
     rollout = tx.rollout(name)
+    if tx.drop_prepared(name, PAGE) == PAGE:
+        return
     if rollout is not None and rollout.state in (RolloutState.ABORTED, RolloutState.CANCELLED):
         tx.save_rollout(replace(rollout, moving=False))
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from broker.core.records import Device
-from broker.core.rollout import Progress, Rollout, RolloutState
+from broker.core.rollout import ALIVE, Progress, Rollout
 from broker.core.rollout_offer import MEMBERS
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import Part
@@ -53,7 +53,7 @@ def _enlist(tx: WriteTransaction, name: str, now: datetime) -> Rollout:
     rollout = tx.rollout(name)
     if rollout is None:
         raise LookupError(f"the rollout {name} is gone")
-    if rollout.state is not RolloutState.RUNNING and rollout.state is not RolloutState.PAUSED:
+    if rollout.state not in ALIVE:
         return replace(rollout, enlisted=True)
     devices, last = page(tx, rollout, rollout.enlisted_to)
     known = {part.device_id for part in tx.parts_of(name, [device.id for device in devices])}

@@ -58,6 +58,8 @@ class Push:
     stop: StopRule = field(default_factory=StopRule)
     keep_open: bool = False
     again: bool = False
+    hold: bool = False
+    """Whether nobody is told before it's released."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class RolloutView:
     tally: Tally
     codes: Mapping[str, int]
     """How many failed, were skipped or called back, by code."""
+    prepared: int = 0
+    """For how many of the queue it's signed already what they'll be told."""
 
     def at(self, *among: Progress) -> int:
         """How many stand at one of these."""
@@ -101,6 +105,7 @@ def planned(push: Push, published: Sequence[PublishedTarget], now: datetime) -> 
             f"{pair[0].path} and {pair[1].path} are for the same component of the same devices.",
             "Push one of them.",
         )
+    is_held = push.hold or push.timing.release_at is not None
     return Rollout(
         name=push.name,
         number=0,
@@ -110,6 +115,7 @@ def planned(push: Push, published: Sequence[PublishedTarget], now: datetime) -> 
         timing=push.timing,
         stop=push.stop,
         started_at=now,
+        state=RolloutState.HELD if is_held else RolloutState.RUNNING,
         keep_open=push.keep_open,
         again=push.again,
     )
@@ -163,7 +169,7 @@ async def start(registry: Registry, clock: Clock, rollout: Rollout) -> Rollout:
 async def steer(
     registry: Registry, clock: Clock, name: str, wanted: RolloutInput, reason: str | None
 ) -> Rollout:
-    """Pauses, resumes or cancels it; where it stands there already, nothing changes.
+    """Releases, pauses, resumes or cancels it; where it stands there already, nothing changes.
 
     Raises:
         Problem: ROLLOUT_UNKNOWN, or ROLLOUT_STATE when it can't.
@@ -261,6 +267,7 @@ def known(view: ReadTransaction, name: str) -> Rollout:
 
 
 _LEADS_TO: Final = {
+    RolloutInput.RELEASE: RolloutState.RUNNING,
     RolloutInput.PAUSE: RolloutState.PAUSED,
     RolloutInput.RESUME: RolloutState.RUNNING,
     RolloutInput.CANCEL: RolloutState.CANCELLED,
@@ -269,7 +276,9 @@ _AGAIN: Final = FAILED | {Progress.CANCELLED, Progress.CANCELLING}
 
 
 def _view(view: ReadTransaction, rollout: Rollout) -> RolloutView:
-    return RolloutView(rollout, view.tally(rollout.name), view.failure_codes(rollout.name))
+    name = rollout.name
+    tally, codes = view.tally(name), view.failure_codes(name)
+    return RolloutView(rollout, tally, codes, view.count_prepared(name))
 
 
 def _image(path: str, published: Sequence[PublishedTarget]) -> Image:

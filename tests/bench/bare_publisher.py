@@ -22,6 +22,7 @@ from broker.protocol.topics import DEVICE_REQUESTS
 from broker.protocol.zones import Zone
 
 BEGAN: Final = "began at "
+TOOK: Final = "CPU seconds: "
 _PAGE: Final = 250
 _AT_ONCE: Final = 2
 """As the service publishes them."""
@@ -43,6 +44,7 @@ async def _publish(plan: BarePlan) -> None:
     messages = list(plan.messages.items())
     # The system's monotonic clock, which all processes share.
     print(f"{BEGAN}{time.monotonic()}", flush=True)
+    used_s = time.process_time()
     pages = [messages[begin : begin + _PAGE] for begin in range(0, len(messages), _PAGE)]
     async with asyncio.TaskGroup() as sending:
         at_once = asyncio.Semaphore(_AT_ONCE)
@@ -50,6 +52,7 @@ async def _publish(plan: BarePlan) -> None:
             await at_once.acquire()
             task = sending.create_task(link.retain(page))
             task.add_done_callback(lambda _: at_once.release())
+    print(f"{TOOK}{time.process_time() - used_s}", flush=True)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

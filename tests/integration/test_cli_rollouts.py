@@ -56,6 +56,7 @@ def test_the_json_of_a_rollout_keeps_its_members(operator: Operator) -> None:
     assert set(found) == {
         *("name", "number", "state", "reason", "started_at", "state_at", "images", "selection"),
         *("pace", "timing", "stop", "keep_open", "again", "wave", "devices", "progress", "codes"),
+        "prepared",
     }
     assert found["pace"] == {"per_minute": 60, "percent": [1.0, 10.0, 100.0], "wave_size": None}
     assert found["stop"] == {"above": 0.025, "after": 3}

@@ -53,7 +53,7 @@ class Devices(Part):
     def device(self, device_id: DeviceId) -> Device | None:
         self._session.flush_for(("device", device_id))
         found = self._session.rows(_BY_ID, {"wanted": device_id})
-        device = _device(found[0]) if found else None
+        device = device_from(found[0]) if found else None
         self._slots[device_id] = (device.group, device.serial) if device else None
         return device
 
@@ -63,7 +63,7 @@ class Devices(Part):
         self._session.flush_for(slot)
         names = {"wanted_group": group, "wanted_serial": serial}
         ((enrolled, *row),) = self._session.rows(_STANDING, names)
-        device = _device(row) if row[0] is not None else None
+        device = device_from(row) if row[0] is not None else None
         self._owners[slot] = device.id if device else None
         if device:
             self._slots[device.id] = slot
@@ -71,7 +71,7 @@ class Devices(Part):
 
     def devices(self, wanted: DeviceFilter) -> list[Device]:
         query = _ALL.where(*_wanted(wanted)).order_by(_T.c.id).limit(wanted.limit)
-        return [_device(row) for row in self._session.select(query)]
+        return [device_from(row) for row in self._session.select(query)]
 
     def count_devices(self, wanted: DeviceFilter | None = None) -> dict[DeviceState, int]:
         counts = dict.fromkeys(DeviceState, 0)
@@ -145,7 +145,8 @@ def _row(device: Device) -> dict[str, object]:
     }
 
 
-def _device(row: Sequence[Any]) -> Device:
+def device_from(row: Sequence[Any]) -> Device:
+    """From a row of all columns."""
     device_id, group, serial, state, registered_at, activated_at, parameters = row
     return Device(
         id=DeviceId(device_id),

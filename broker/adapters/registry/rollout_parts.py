@@ -84,14 +84,14 @@ class RolloutParts(session.Part):
         key = (rollout, device_id)
         if key not in self._parts:
             found = self._session.rows(_ONE, {"wanted": rollout, "device": device_id})
-            self._parts[key] = _part(found[0]) if found else None
+            self._parts[key] = part_from(found[0]) if found else None
         return self._parts[key]
 
     def parts_of(self, rollout: str, device_ids: Sequence[DeviceId]) -> list[Part]:
         unknown = [each for each in device_ids if (rollout, each) not in self._parts]
         if unknown:
             query = sa.select(_T).where(_T.c.rollout == rollout, _T.c.device_id.in_(unknown))
-            found = {row[1]: _part(row) for row in self._session.select(query)}
+            found = {row[1]: part_from(row) for row in self._session.select(query)}
             self._parts.update({(rollout, each): found.get(each) for each in unknown})
         parts = (self._parts[rollout, each] for each in device_ids)
         return [each for each in parts if each is not None]
@@ -107,12 +107,12 @@ class RolloutParts(session.Part):
             each = (query.where(_T.c.progress == one.value).subquery() for one in among)
             together = sa.union_all(*(sa.select(one) for one in each)).subquery()
             query = sa.select(together).order_by(together.c.device_id).limit(limit)
-        return [_part(row) for row in self._session.select(query)]
+        return [part_from(row) for row in self._session.select(query)]
 
     def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
         self._session.flush()
         wanted = {"wanted": rollout, "in_wave": wave, "at_most": limit}
-        return [_part(row) for row in self._session.rows(_QUEUE, wanted)]
+        return [part_from(row) for row in self._session.rows(_QUEUE, wanted)]
 
     def count_silent(self, rollout: str, among: Sequence[Progress], since: datetime) -> int:
         self._session.flush()
@@ -122,7 +122,7 @@ class RolloutParts(session.Part):
 
     def gone_parts(self, rollout: str, limit: int) -> list[Part]:
         query = _GONE.params(wanted=rollout, at_most=limit)
-        return [_part(row) for row in self._session.select(query)]
+        return [part_from(row) for row in self._session.select(query)]
 
     def tally(self, rollout: str) -> Tally:
         self._session.flush()
@@ -183,7 +183,8 @@ def _row(part: Part) -> dict[str, object]:
     }
 
 
-def _part(row: Row) -> Part:
+def part_from(row: Row) -> Part:
+    """From a row of all columns."""
     rollout, device_id, progress, changed_at, wave, draw, sequence, code, detail = row
     return Part(
         rollout=rollout,

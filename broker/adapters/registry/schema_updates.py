@@ -88,6 +88,21 @@ ASSIGNMENT: Final = sa.Table(
     sa.Index(None, "expires", sqlite_where=IS_UNSETTLED, postgresql_where=IS_UNSETTLED),
 )
 
+PREPARED: Final = sa.Table(
+    "prepared_assignment",
+    METADATA,
+    sa.Column("rollout", sa.ForeignKey(ROLLOUT.c.name), primary_key=True),
+    sa.Column("device_id", sa.ForeignKey(DEVICE.c.id), primary_key=True),
+    _number("sequence"),
+    _text("nonce"),
+    _moment("issued_at"),
+    _moment("expires"),
+    _text("targets"),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    _text("as_of"),
+    _text("signed_as"),
+)
+
 UPDATE_REPORT: Final = sa.Table(
     "update_report",
     METADATA,

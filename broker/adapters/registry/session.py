@@ -32,7 +32,7 @@ class Upsert:
     generated: frozenset[str] = frozenset()
 
 
-Statement = sa.Select[Any] | UpdateBase | Upsert
+Statement = sa.Select[Any] | UpdateBase | sa.TextClause | Upsert
 
 
 class Compiler:

@@ -14,6 +14,7 @@ from broker.adapters.registry import (
     groups,
     lock_outs,
     outbox,
+    prepared,
     retained,
     rollout_parts,
     rollouts,
@@ -28,8 +29,8 @@ from broker.adapters.registry.events import Events
 from broker.adapters.registry.groups import Groups
 from broker.adapters.registry.lock_outs import LockOuts
 from broker.adapters.registry.outbox import Outbox
+from broker.adapters.registry.prepared import PreparedAssignments
 from broker.adapters.registry.retained import RetainedMessages
-from broker.adapters.registry.rollout_parts import RolloutParts
 from broker.adapters.registry.rollouts import Rollouts
 from broker.adapters.registry.session import Compiler, Session
 from broker.adapters.registry.updates import Updates
@@ -53,6 +54,7 @@ _SENDING_ORDER: Final = (
     rollouts.SAVE,
     rollout_parts.SAVE,
     rollout_parts.SAVE_TALLY,
+    prepared.SAVE,
     updates.SAVE_ASSIGNMENT,
     updates.ADD_REPORT,
     updates.SAVE_UPDATE,
@@ -71,7 +73,7 @@ class SqlTransaction(
     Outbox,
     RetainedMessages,
     Rollouts,
-    RolloutParts,
+    PreparedAssignments,
     Updates,
 ):
     """A `WriteTransaction` on a connection that excludes other writers.

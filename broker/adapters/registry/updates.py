@@ -96,11 +96,11 @@ class Updates(Part):
     def device_update(self, device_id: DeviceId) -> DeviceUpdate | None:
         self._session.flush_for(("device_update", device_id))
         found = self._session.rows(_UPDATE, {"device": device_id})
-        return _update(found[0]) if found else None
+        return update_from(found[0]) if found else None
 
     def device_updates(self, device_ids: Sequence[DeviceId]) -> list[DeviceUpdate]:
         query = sa.select(_D).where(_D.c.device_id.in_(device_ids)).order_by(_D.c.device_id)
-        return [_update(row) for row in self._session.select(query)]
+        return [update_from(row) for row in self._session.select(query)]
 
     def save_device_update(self, update: DeviceUpdate) -> None:
         seen_by = [("device_update", update.device_id)]
@@ -195,7 +195,8 @@ def _update_row(update: DeviceUpdate) -> dict[str, object]:
     }
 
 
-def _update(row: Row) -> DeviceUpdate:
+def update_from(row: Row) -> DeviceUpdate:
+    """From a row of all columns."""
     (
         device_id,
         sequence,

@@ -40,6 +40,7 @@ def rollout_json(view: RolloutView) -> Json:
         "devices": view.devices,
         "progress": {each.value: view.at(each) for each in Progress},
         "codes": dict(view.codes),
+        "prepared": view.prepared,
     }
 
 
@@ -71,6 +72,7 @@ def show_rollout(view: RolloutView) -> None:
         "for": _selected(rollout),
         "pace": _pace(rollout, view),
         "stops above": f"{rollout.stop.above:.3%} failed, of {rollout.stop.after} or more",
+        "prepared": f"{view.prepared:,} of {view.at(Progress.QUEUED):,} that are queued",
         "switches": _timing(rollout),
         "started": shown_time(rollout.started_at),
     }
@@ -179,7 +181,8 @@ def _pace(rollout: Rollout, view: RolloutView) -> str:
 
 def _timing(rollout: Rollout) -> str:
     timing = rollout.timing
-    words = [f"in {timing.window} UTC"] if timing.window else []
+    words = [] if timing.release_at is None else [f"told at {shown_time(timing.release_at)}"]
+    words += [f"in {timing.window} UTC"] if timing.window else []
     if timing.not_before is not None:
         words.append(f"not before {shown_time(timing.not_before)}")
     if timing.deadline is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.core.durations import parse_duration
-from broker.core.rollout import Rollout, Selection, Timing
+from broker.core.rollout import Rollout, RolloutState, Selection, Timing
 from broker.core.rollout_pace import EVERYBODY, Pace, StopRule
 from broker.entry.cli.options import (
     MAX_WAVE,
@@ -73,6 +73,12 @@ _NotBefore = Annotated[
 _Deadline = Annotated[
     str | None, typer.Option(metavar="WHEN", help=f"Switch by then, window or not: {WHEN}.")
 ]
+_Hold = Annotated[
+    bool, typer.Option("--hold", help="Prepare all of it; tell nobody before 'update release'.")
+]
+_ReleaseAt = Annotated[
+    str | None, typer.Option(metavar="WHEN", help=f"Prepare it, and tell them then: {WHEN}.")
+]
 _AbortAbove = Annotated[
     str, typer.Option(metavar="P%", help="Stop when more than so many of the finished failed.")
 ]
@@ -104,6 +110,8 @@ def push(
     window: _Window = None,
     not_before: _NotBefore = None,
     deadline: _Deadline = None,
+    hold: _Hold = False,
+    release_at: _ReleaseAt = None,
     abort_above: _AbortAbove = "5%",
     abort_after: _AbortAfter = StopRule.after,
     keep_open: _KeepOpen = False,
@@ -121,10 +129,13 @@ def push(
         paths=tuple(images),
         selection=_selection(device or [], group, everyone),
         pace=_pace(per_minute, wave, percent),
-        timing=_timing(not_before, deadline, window, now),
+        timing=replace(
+            _timing(not_before, deadline, window, now), release_at=_moment(release_at, now)
+        ),
         stop=_stop(abort_above, abort_after),
         keep_open=keep_open,
         again=again,
+        hold=hold,
     )
     _warn_unsupported(wanted.paths, published, now)
     if dry_run:
@@ -178,7 +189,12 @@ async def _start(
         emit(rollout_json(RolloutView(started, {}, {})))
     else:
         say(started.name)
-    note(f"Started. Watch it: 'muster update rollout {started.name} --watch'.")
+    if started.state is RolloutState.HELD:
+        at = started.timing.release_at
+        when = "" if at is None else f", or {shown_time(at)}"
+        note(f"Held: nobody is told before 'muster update release {started.name}'{when}.")
+    else:
+        note(f"Started. Watch it: 'muster update rollout {started.name} --watch'.")
 
 
 async def _planned(

@@ -1,4 +1,4 @@
-"""`muster update rollouts|rollout|pause|resume|cancel|retry`: what becomes of what was pushed."""
+"""`muster update rollouts|rollout|release|pause|…`: what becomes of what was pushed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ def add_to(commands: typer.Typer) -> None:
     """Adds the commands."""
     commands.command("rollouts")(list_)
     commands.command("rollout")(show)
+    commands.command("release")(release)
     commands.command("pause")(pause)
     commands.command("resume")(resume)
     commands.command("cancel")(cancel)
@@ -87,6 +88,11 @@ def show(
         emit(rollout_json(view))
     else:
         show_rollout(view)
+
+
+def release(context: typer.Context, name: NameArgument) -> None:
+    """Tell the devices of a rollout that was held."""
+    _steer(context, name, RolloutInput.RELEASE, None)
 
 
 def pause(context: typer.Context, name: NameArgument, reason: ReasonOption = None) -> None:
