@@ -10,17 +10,18 @@ import random
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTTMessage
 
-from broker.entry.mqtt.many import ManyAtOnce, Messages
+from broker.entry.mqtt.inbox import Arrived, Inbox
+from broker.entry.mqtt.publishing import Messages, Publishing
 from broker.ports import PublishError, RegistryError
-from broker.protocol import limits
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import RETAINED_MARK
 from broker.protocol.zones import Zone
@@ -69,23 +70,6 @@ class LinkSettings:
     """How many requests may be in hand at once."""
 
 
-class _Inbox(asyncio.Queue[aiomqtt.Message]):
-    """What has arrived and isn't taken up yet, bounded by what the broker has in flight.
-
-    With QoS 1 the broker sends no more than so many messages before they are acknowledged. QoS 0
-    knows no such bound, so it's dropped: the protocol has no use for it. A payload over the limit
-    is cut, which keeps it over the limit: its sender is told, and memory isn't its sender's to use.
-    """
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        """Keeps the message, or what is left of it."""
-        if item.qos == 0:
-            return
-        if len(item.payload) > limits.MAX_REQUEST:
-            item.payload = item.payload[: limits.MAX_REQUEST + 1]
-        super().put_nowait(item)
-
-
 class BrokerLink:
     """One zone's connection; `run` keeps it up."""
 
@@ -100,9 +84,8 @@ class BrokerLink:
         self._handle = handle
         self._on_connected = on_connected
         self._client: aiomqtt.Client | None = None
-        self._many: ManyAtOnce | None = None
-        self._slots = asyncio.Semaphore(settings.concurrent)
-        self._publishing: set[asyncio.Timeout] = set()
+        self._publishing: Publishing | None = None
+        self._inbox = Inbox(settings.concurrent, self._handle_and_acknowledge)
         self._connected_at = 0.0
         self._session = 0
         self._mark = 0
@@ -120,8 +103,7 @@ class BrokerLink:
         Raises:
             PublishError: there is no connection.
         """
-        if self._client is None:
-            raise self._not_connected()
+        self._connected()
         with suppress(TimeoutError):
             async with asyncio.timeout(_MARK_TIMEOUT_S):
                 await self._mark_known.wait()
@@ -133,11 +115,7 @@ class BrokerLink:
         Raises:
             PublishError: there is no connection, or it ended before the broker said so.
         """
-        client = self._client
-        if client is None:
-            raise self._not_connected()
-        async with self._while_connected():
-            await client.publish(topic, payload, qos=1, retain=retain)
+        await self._connected().publish(topic, payload, retain=retain)
 
     async def retain(self, messages: Messages) -> None:
         """Has the broker retain some hundreds of messages, in this order; returns when it has all.
@@ -145,26 +123,12 @@ class BrokerLink:
         Raises:
             PublishError: there is no connection, or it ended before the broker said so.
         """
-        many = self._many
-        if self._client is None or many is None:
-            raise self._not_connected()
-        async with self._while_connected():
-            await many.retain(messages)
+        await self._connected().retain(messages)
 
-    @asynccontextmanager
-    async def _while_connected(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(None) as patience:
-                self._publishing.add(patience)
-                try:
-                    yield
-                finally:
-                    self._publishing.discard(patience)
-        except (aiomqtt.MqttError, OSError, ValueError) as error:
-            raise PublishError(str(error) or "the connection ended") from error
-
-    def _not_connected(self) -> PublishError:
-        return PublishError(f"not connected to the {self._settings.zone} broker")
+    def _connected(self) -> Publishing:
+        if self._publishing is None:
+            raise PublishError(f"not connected to the {self._settings.zone} broker")
+        return self._publishing
 
     async def run(self) -> None:
         """Connects, and connects again, until cancelled."""
@@ -188,7 +152,11 @@ class BrokerLink:
     async def _serve(self, handlers: asyncio.TaskGroup) -> None:
         tls = await asyncio.to_thread(self._settings.tls.context)
         async with self._connect(tls) as client:
-            self._client, self._many = client, ManyAtOnce(client)
+            paho = client._client
+            publishing = Publishing(paho)
+            # aiomqtt has a queue, a task and an iterator for each message; paho hands it over.
+            paho.on_message = lambda _paho, _data, message: self._take(message, handlers)
+            self._client, self._publishing = client, publishing
             self._session += 1
             self._mark, self._mark_known = 0, asyncio.Event()
             try:
@@ -199,23 +167,24 @@ class BrokerLink:
                 self.connected.set()
                 _log.info("broker_connected", zone=self._settings.zone)
                 handlers.create_task(self._publish_what_waits(client))
-                async for message in client.messages:
-                    if str(message.topic) == RETAINED_MARK:
-                        self._learn_mark(client, message)
-                        continue
-                    await self._slots.acquire()
-                    handlers.create_task(self._handle_and_acknowledge(client, message))
+                async for _ in client.messages:  # there are none here; it ends with the connection
+                    pass
             finally:
-                self._client = None
-                # aiomqtt lets a publication wait for its PUBACK although the connection has ended.
-                for patience in self._publishing:
-                    patience.reschedule(0)
+                self._client = self._publishing = paho.on_message = None
+                publishing.end()
+                self._inbox.forget()
 
-    def _learn_mark(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
+    def _take(self, message: MQTTMessage, handlers: asyncio.TaskGroup) -> None:
+        if message.topic == RETAINED_MARK:
+            self._learn_mark(message)
+        else:
+            self._inbox.take(message, self._session, handlers)
+
+    def _learn_mark(self, message: MQTTMessage) -> None:
         if message.retain and message.payload.isdigit():
             self._mark = int(message.payload)
         self._mark_known.set()
-        client._client.ack(message.mid, message.qos)
+        self._acknowledge(message.mid, self._session)
 
     async def _publish_what_waits(self, client: aiomqtt.Client) -> None:
         """Tries for as long as the connection lasts: the registry may be away as well."""
@@ -239,27 +208,25 @@ class BrokerLink:
             keepalive=_KEEPALIVE_S,
             timeout=_TIMEOUT_S,
             tls_context=tls,
-            queue_type=_Inbox,
             max_inflight_messages=_IN_FLIGHT,
             # Without it Nagle's algorithm holds each small answer back for the previous one's ack.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        client.pending_calls_threshold = _IN_FLIGHT
         # aiomqtt has no public way to acknowledge after handling; paho, beneath it, has.
         client._client.manual_ack_set(True)
+        # It would put together a line for each packet, which nobody reads.
+        client._client.disable_logger()
         return client
 
-    async def _handle_and_acknowledge(
-        self, client: aiomqtt.Client, message: aiomqtt.Message
-    ) -> None:
-        try:
-            if not message.retain:  # a request is an event; a retained one is somebody's mistake
-                await self._handle(self._settings.zone, str(message.topic), message.payload)
-        finally:
-            self._slots.release()
-        # The id is of this connection: after a reconnect it would acknowledge another message.
-        if self._client is client:
-            client._client.ack(message.mid, message.qos)
+    async def _handle_and_acknowledge(self, arrived: Arrived) -> None:
+        if not arrived.retained:  # a request is an event; a retained one is somebody's mistake
+            await self._handle(self._settings.zone, arrived.topic, arrived.payload)
+        self._acknowledge(arrived.mid, arrived.session)
+
+    def _acknowledge(self, mid: int, session: int) -> None:
+        # The id is of its connection: after a reconnect it would acknowledge another message.
+        if self._client is not None and self._session == session:
+            self._client._client.ack(mid, qos=1)
 
 
 def _client_id(settings: LinkSettings) -> str:
