@@ -52,6 +52,17 @@ class Client:
         return x509.load_pem_x509_certificate(self.certificate.read_bytes())
 
 
+def forged(home: MusterHome, zone: Zone, name: str, place: Path) -> Client:
+    """What a thief of the zone's own authority makes: any name, the service's too."""
+    signer = load_signer(home.claim if zone is Zone.CLAIM else home.operational, None)
+    key = generate_key()
+    now = datetime.now(UTC)
+    valid = Validity(now - _HOUR, now + _HOUR)
+    leaf = build_leaf(signer, Profile.DEVICE, name, key.public_key(), valid)
+    chain = b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, signer.certificate))
+    return _write(place / f"forged-{zone}", name, chain.decode(), key_pem(key).decode(), home)
+
+
 class Certificates:
     """Everything that the authorities of one home can issue and revoke."""
 
@@ -85,15 +96,8 @@ class Certificates:
         return self._write("device", name, issued.pem + chain, key_pem)
 
     def forged(self, zone: Zone, name: str) -> Client:
-        """What a thief of the zone's own authority makes: any name, the service's too."""
-        stolen = self.home.claim if zone is Zone.CLAIM else self.home.operational
-        signer = load_signer(stolen, None)
-        key = generate_key()
-        now = datetime.now(UTC)
-        valid = Validity(now - _HOUR, now + _HOUR)
-        forged = build_leaf(signer, Profile.DEVICE, name, key.public_key(), valid)
-        chain = b"".join(each.public_bytes(Encoding.PEM) for each in (forged, signer.certificate))
-        return self._write("forged", name, chain.decode(), key_pem(key).decode())
+        """As the function `forged`."""
+        return forged(self.home, zone, name, self._clients)
 
     def service(self, zone: Zone) -> Client:
         """The service's own certificate in a zone."""
@@ -125,9 +129,12 @@ class Certificates:
 
     def _write(self, kind: str, name: str, certificate_pem: str, key_pem: str) -> Client:
         stem = f"{kind}-{len(list(self._clients.iterdir()))}-{name}"
-        certificate = self._clients / f"{stem}.crt"
-        key = self._clients / f"{stem}.key"
-        certificate.write_text(certificate_pem)
-        key.touch(0o600)
-        key.write_text(key_pem)
-        return Client(name, certificate, key, self.home.server_anchors)
+        return _write(self._clients / stem, name, certificate_pem, key_pem, self.home)
+
+
+def _write(stem: Path, name: str, certificate_pem: str, key_pem: str, home: MusterHome) -> Client:
+    certificate, key = stem.with_suffix(".crt"), stem.with_suffix(".key")
+    certificate.write_text(certificate_pem)
+    key.touch(0o600)
+    key.write_text(key_pem)
+    return Client(name, certificate, key, home.server_anchors)
