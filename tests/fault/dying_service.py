@@ -125,18 +125,9 @@ def _noted(
 
 
 def wrap_links(death: Death) -> None:
-    """Steps around publishing an answer and acknowledging a request, in each zone."""
-    publish = BrokerLink.publish
-
-    async def published(
-        self: BrokerLink, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
-        zone = self._settings.zone
-        death.step(f"{zone}-publish-before")
-        await publish(self, topic, payload, retain=retain)
-        death.step(f"{zone}-publish-after")
-
-    BrokerLink.publish = published  # type: ignore[method-assign]
+    """Steps around publishing and acknowledging a request, in each zone."""
+    for method in ("publish", "retain"):
+        setattr(BrokerLink, method, _published(death, getattr(BrokerLink, method)))
     acknowledge = Client.ack
 
     def acknowledged(self: Client, mid: int, qos: int) -> Any:
@@ -147,6 +138,16 @@ def wrap_links(death: Death) -> None:
         return result
 
     Client.ack = acknowledged  # type: ignore[method-assign]
+
+
+def _published(death: Death, real: Callable[..., Any]) -> Callable[..., Any]:
+    async def wrapped(self: BrokerLink, *args: Any, **options: Any) -> None:
+        zone = self._settings.zone
+        death.step(f"{zone}-publish-before")
+        await real(self, *args, **options)
+        death.step(f"{zone}-publish-after")
+
+    return wrapped
 
 
 def wrap_crls(death: Death) -> None:
