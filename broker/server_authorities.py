@@ -31,6 +31,8 @@ from broker.core.infrastructure_rollover import (
     begin_servers,
     reach,
 )
+from broker.core.infrastructure_rollover import cancel as cancel_rollover
+from broker.core.infrastructure_rollover import finish as finish_rollover
 from broker.core.records import Event, EventKind
 from broker.installation import Installation
 from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
@@ -98,7 +100,7 @@ async def move_broker(
 
 
 async def finish(installation: Installation, registry: Registry, root: RootKey) -> ServerStanding:
-    """A bundle that holds the new authority only; nobody trusts the old one any more.
+    """A bundle that holds the new authority only, or, after `cancel`, the old one only.
 
     Raises:
         Problem: ROLLOVER_STATE.
@@ -106,7 +108,21 @@ async def finish(installation: Installation, registry: Registry, root: RootKey) 
     """
     with alone(installation):
         newest = await registry.read(published_version)
-        await asyncio.to_thread(_finish, installation, root, newest or 0)
+        await asyncio.to_thread(_end, installation, root, newest or 0, finish_rollover)
+        return await _tell(installation, registry)
+
+
+async def cancel(installation: Installation, registry: Registry, root: RootKey) -> ServerStanding:
+    """Brokers serve with the old authority's certificates again; `finish` ends it. Where they never
+    served with others it's over at once.
+
+    Raises:
+        Problem: ROLLOVER_STATE.
+        AuthorityError: a key isn't here or can't be opened.
+    """
+    with alone(installation):
+        newest = await registry.read(published_version)
+        await asyncio.to_thread(_end, installation, root, newest or 0, cancel_rollover)
         return await _tell(installation, registry)
 
 
@@ -141,15 +157,22 @@ def _reach(installation: Installation, phase: ServerPhase) -> None:
     put_in_place(home, rollover, installation.passphrase, installation.clock.now())
 
 
-def _finish(installation: Installation, root: RootKey, newest: int) -> None:
+def _end(
+    installation: Installation,
+    root: RootKey,
+    newest: int,
+    step: Callable[[ServerRollover | None], ServerRollover],
+) -> None:
     home = installation.home
     known = read_server_trust(home)
-    rollover = _allowed(lambda: reach(_rollover(known), ServerPhase.DONE))
+    rollover = _allowed(lambda: step(_rollover(known)))
     if known is not None and known.rollover != rollover:
-        signer = load_signer(root.pair(home), root.passphrase)
-        version = max(newest, known.contents.version) + 1
-        anchors = [read_file(home.infrastructure_of(rollover.new).certificate)]
-        bundle = sign_bundle(signer, version, anchors)
+        bundle = known.bundle
+        if rollover.is_over:
+            signer = load_signer(root.pair(home), root.passphrase)
+            anchors = [read_file(home.infrastructure_of(rollover.remaining).certificate)]
+            bundle = sign_bundle(signer, max(newest, known.contents.version) + 1, anchors)
+        load_signer(home.infrastructure_of(rollover.remaining), installation.passphrase)
         write_server_trust(home, ServerTrust(rollover=rollover, bundle=bundle))
     put_in_place(home, rollover, installation.passphrase, installation.clock.now())
 
@@ -177,7 +200,7 @@ def _standing(view: ReadTransaction, trust: ServerTrust | None, now: datetime) -
         return ServerStanding(None, 1, None)
     rollover, version = trust.rollover, trust.contents.version
     in_use = _in_use_since(view, version)
-    if rollover.phase is ServerPhase.DONE:
+    if rollover.is_over or rollover.phase is ServerPhase.RETURNING:
         return ServerStanding(rollover, version, in_use)
     since = _introduced_at(view, rollover) or now
     devices = view.not_renewed_since(since - BACKDATING, now, _ALL)

@@ -25,12 +25,22 @@ class ServerPhase(StrEnum):
     """The claim broker, too."""
     DONE = "done"
     """Trust bundles hold the new one only."""
+    RETURNING = "returning"
+    """It was cancelled: brokers serve with the old one's again, trust bundles still hold both."""
+    CANCELLED = "cancelled"
+    """Trust bundles hold the old one only."""
 
 
 _NEXT: Final = {
     ServerPhase.INTRODUCED: ServerPhase.FLEET,
     ServerPhase.FLEET: ServerPhase.CLAIM,
     ServerPhase.CLAIM: ServerPhase.DONE,
+}
+_CANCELLED: Final = {
+    # No broker ever served with the new one's, so nobody has to come back first.
+    ServerPhase.INTRODUCED: ServerPhase.CANCELLED,
+    ServerPhase.FLEET: ServerPhase.RETURNING,
+    ServerPhase.CLAIM: ServerPhase.RETURNING,
 }
 _BY_NEW: Final = {
     Zone.FLEET: {ServerPhase.FLEET, ServerPhase.CLAIM, ServerPhase.DONE},
@@ -54,7 +64,18 @@ class ServerRollover:
     @property
     def trusted(self) -> tuple[int, ...]:
         """Those by which brokers and the service are known."""
-        return (self.new,) if self.phase is ServerPhase.DONE else (self.old, self.new)
+        return (self.remaining,) if self.is_over else (self.old, self.new)
+
+    @property
+    def remaining(self) -> int:
+        """The one that counts when it is over."""
+        goes_back = self.phase in (ServerPhase.RETURNING, ServerPhase.CANCELLED)
+        return self.old if goes_back else self.new
+
+    @property
+    def is_over(self) -> bool:
+        """Whether one of the two doesn't count any more."""
+        return self.phase in (ServerPhase.DONE, ServerPhase.CANCELLED)
 
 
 def begin_servers(known: ServerRollover | None, now: datetime) -> ServerRollover:
@@ -63,10 +84,14 @@ def begin_servers(known: ServerRollover | None, now: datetime) -> ServerRollover
     Raises:
         RolloverError: one is under way.
     """
-    if known is not None and known.phase is not ServerPhase.DONE:
+    if known is None:
+        old = newest = FIRST_GENERATION
+    elif known.is_over:
+        old, newest = known.remaining, max(known.old, known.new)
+    else:
         raise RolloverError("a rollover of the infrastructure authority is under way")
-    old = FIRST_GENERATION if known is None else known.new
-    return ServerRollover(old=old, new=old + 1, phase=ServerPhase.INTRODUCED, since=now)
+    # A number is never used again: devices and backups may still know who had it.
+    return ServerRollover(old=old, new=newest + 1, phase=ServerPhase.INTRODUCED, since=now)
 
 
 def reach(known: ServerRollover | None, phase: ServerPhase) -> ServerRollover:
@@ -75,8 +100,38 @@ def reach(known: ServerRollover | None, phase: ServerPhase) -> ServerRollover:
     Raises:
         RolloverError: it isn't its turn.
     """
-    if known is None:
-        raise RolloverError("there is no rollover of the infrastructure authority")
+    known = _under_way(known)
     if known.phase is not phase and _NEXT.get(known.phase) is not phase:
         raise RolloverError(f"the phase is '{known.phase}', which '{phase}' doesn't follow")
     return replace(known, phase=phase)
+
+
+def cancel(known: ServerRollover | None) -> ServerRollover:
+    """The rollover on its way back, or back already. As long as it isn't done every device knows
+    the old authority: no bundle was ever without it.
+
+    Raises:
+        RolloverError: it is done.
+    """
+    known = _under_way(known)
+    if known.phase is ServerPhase.DONE:
+        raise RolloverError("it is done, and devices have forgotten the old authority")
+    return replace(known, phase=_CANCELLED.get(known.phase, known.phase))
+
+
+def finish(known: ServerRollover | None) -> ServerRollover:
+    """The rollover at its end, or at the end of its way back.
+
+    Raises:
+        RolloverError: it isn't its turn.
+    """
+    known = _under_way(known)
+    if known.phase in (ServerPhase.RETURNING, ServerPhase.CANCELLED):
+        return replace(known, phase=ServerPhase.CANCELLED)
+    return reach(known, ServerPhase.DONE)
+
+
+def _under_way(known: ServerRollover | None) -> ServerRollover:
+    if known is None:
+        raise RolloverError("there is no rollover of the infrastructure authority")
+    return known

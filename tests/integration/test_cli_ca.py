@@ -102,6 +102,19 @@ def test_the_infrastructure_s_steps_have_their_order(operator: Operator) -> None
     assert "muster ca infrastructure fleet" in shown.err
 
 
+def test_the_infrastructure_s_rollover_is_cancelled_and_another_started(operator: Operator) -> None:
+    options = ("--passphrase-file", operator.folder / "passphrase")
+    assert operator("ca", "infrastructure", "cancel", *options).status == 1
+    operator.succeeds("ca", "infrastructure", "start", *options)
+    for _ in range(2):
+        (said,) = operator.succeeds("ca", "infrastructure", "cancel", *options, "--json").json()
+        assert (said["phase"], said["bundle_version"]) == ("cancelled", 3)
+    servers = operator.home / "trust" / "servers.pem"
+    assert servers.read_text() == (operator.home / "ca" / "infrastructure.crt").read_text()
+    (said,) = operator.succeeds("ca", "infrastructure", "start", *options, "--json").json()
+    assert (said["phase"], said["new"], said["bundle_version"]) == ("introduced", 3, 4)
+
+
 def test_a_claim_bundle_names_both_anchors_and_the_root(operator: Operator) -> None:
     options = ("--passphrase-file", operator.folder / "passphrase")
     operator.succeeds("ca", "infrastructure", "start", *options)

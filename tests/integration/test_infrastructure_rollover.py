@@ -43,6 +43,8 @@ async def infrastructure(stack: Stack, step: str, abandon: int = 0) -> ServerSta
                 return await server_authorities.start(installation, registry, RootKey())
             case "finish":
                 return await server_authorities.finish(installation, registry, RootKey())
+            case "cancel":
+                return await server_authorities.cancel(installation, registry, RootKey())
             case "status":
                 return await server_authorities.standing(installation, registry)
             case _:
@@ -180,3 +182,31 @@ async def test_every_step_may_be_taken_while_the_service_is_down(
         assert await lives(tmp_path, "A1", boxed)
         if step == "start":
             await renews(stack, tmp_path, "A1", boxed)
+
+
+async def test_the_fleet_s_broker_goes_back_under_living_devices(
+    stack: Stack, tmp_path: Path
+) -> None:
+    boxed = stack.bundle()
+    assert await claims(stack, tmp_path, "A1", boxed)
+    await infrastructure(stack, "start")
+    await in_use(stack, 2)
+    await renews(stack, tmp_path, "A1", boxed)
+    await infrastructure(stack, "fleet")
+    await eventually(partial(serves_by, stack, Zone.FLEET, 2), within=60)
+    assert await claims(stack, tmp_path, "B2", boxed)
+    between = stack.bundle()
+
+    assert (await infrastructure(stack, "cancel")).version == 2
+    await eventually(partial(serves_by, stack, Zone.FLEET, 1), within=60)
+    await assert_sound(stack)
+    for serial in ("A1", "B2"):
+        assert await lives(tmp_path, serial, boxed)
+
+    await infrastructure(stack, "finish")
+    await in_use(stack, 3)
+    await assert_sound(stack)
+    assert await claims(stack, tmp_path, "C3", between), "flashed when it was to come"
+    assert await claims(stack, tmp_path, "D4", stack.bundle())
+    for serial in ("A1", "B2"):
+        assert await lives(tmp_path, serial, boxed)

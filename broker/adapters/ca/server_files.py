@@ -35,7 +35,7 @@ def put_in_place(
         _put_anchors(home, rollover)
     else:
         _put_anchors(home, rollover)
-        if rollover.phase is ServerPhase.DONE:
+        if rollover.is_over:
             _put_crls(home, rollover, passphrase, now)
         if not _are_certificates_current(home, rollover):
             renew_infrastructure(home, hosts=[], passphrase=passphrase, now=now)

@@ -29,6 +29,9 @@ _NEXT: Final = {
     ServerPhase.FLEET: "Next: once no claim bundle from before may claim any more, "
     "'muster ca infrastructure claim'.",
     ServerPhase.CLAIM: "Next: 'muster ca infrastructure finish'.",
+    ServerPhase.RETURNING: "Brokers serve by the old authority again. Next: 'muster ca "
+    "infrastructure finish'.",
+    ServerPhase.CANCELLED: "It was cancelled; the new authority's key may be destroyed.",
     ServerPhase.DONE: "It is over; the old authority's key may be destroyed.",
 }
 
@@ -72,10 +75,23 @@ def finish(
     root_passphrase_file: RootPassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End the trust in the old authority."""
+    """End the trust in the old authority; after 'cancel', in the new one."""
     installation = common(context).installation()
     root = root_key_of(installation, root_key, root_passphrase_file)
     _do(installation, lambda r: server_authorities.finish(installation, r, root), as_json)
+
+
+@commands.command("cancel")
+def cancel(
+    context: typer.Context,
+    root_key: RootKeyOption = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to the old authority, at any step before the end."""
+    installation = common(context).installation()
+    root = root_key_of(installation, root_key, root_passphrase_file)
+    _do(installation, lambda r: server_authorities.cancel(installation, r, root), as_json)
 
 
 def _move(context: typer.Context, phase: ServerPhase, abandon: int, as_json: bool) -> None:

@@ -5,11 +5,18 @@ from datetime import UTC, datetime
 import pytest
 
 from broker.core.ca_rollover import RolloverError
-from broker.core.infrastructure_rollover import ServerPhase, begin_servers, reach
+from broker.core.infrastructure_rollover import (
+    ServerPhase,
+    ServerRollover,
+    begin_servers,
+    cancel,
+    finish,
+    reach,
+)
 from broker.protocol.zones import Zone
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-ORDER = list(ServerPhase)
+ORDER = [ServerPhase.INTRODUCED, ServerPhase.FLEET, ServerPhase.CLAIM, ServerPhase.DONE]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +67,55 @@ def test_another_begins_where_the_last_one_ended_and_not_before() -> None:
 def test_without_one_there_is_no_step() -> None:
     with pytest.raises(RolloverError, match="there is no rollover"):
         reach(None, ServerPhase.FLEET)
+
+
+def in_phase(phase: ServerPhase) -> ServerRollover:
+    rollover = begin_servers(None, NOW)
+    for each in ORDER[1 : ORDER.index(phase) + 1]:
+        rollover = reach(rollover, each)
+    return rollover
+
+
+@pytest.mark.parametrize("phase", [ServerPhase.FLEET, ServerPhase.CLAIM])
+def test_brokers_come_back_before_anybody_forgets_the_new_one(phase: ServerPhase) -> None:
+    back = cancel(in_phase(phase))
+    assert back.phase is ServerPhase.RETURNING
+    assert [back.issuing(zone) for zone in Zone] == [1, 1]
+    assert back.trusted == (1, 2)
+    assert cancel(back) == back, "again, it ends nothing"
+    ended = finish(back)
+    assert (ended.phase, ended.trusted) == (ServerPhase.CANCELLED, (1,))
+    assert [ended.issuing(zone) for zone in Zone] == [1, 1]
+    assert finish(ended) == ended
+
+
+def test_before_a_broker_has_changed_it_is_over_at_once() -> None:
+    ended = cancel(in_phase(ServerPhase.INTRODUCED))
+    assert (ended.phase, ended.trusted) == (ServerPhase.CANCELLED, (1,))
+    assert cancel(ended) == ended
+
+
+def test_what_is_done_can_t_be_cancelled() -> None:
+    with pytest.raises(RolloverError, match="it is done"):
+        cancel(in_phase(ServerPhase.DONE))
+    with pytest.raises(RolloverError, match="there is no rollover"):
+        cancel(None)
+
+
+def test_what_was_cancelled_is_no_step_s_beginning_and_its_number_isn_t_used_again() -> None:
+    ended = cancel(in_phase(ServerPhase.INTRODUCED))
+    for phase in ORDER:
+        with pytest.raises(RolloverError, match="doesn't follow"):
+            reach(ended, phase)
+    following = begin_servers(ended, NOW)
+    assert (following.old, following.new) == (1, 3)
+    for phase in ORDER[1:]:
+        following = reach(following, phase)
+    assert following.trusted == (3,)
+
+
+@pytest.mark.parametrize("phase", [ServerPhase.INTRODUCED, ServerPhase.FLEET])
+def test_it_ends_only_where_it_may(phase: ServerPhase) -> None:
+    with pytest.raises(RolloverError, match="doesn't follow"):
+        finish(in_phase(phase))
+    assert finish(in_phase(ServerPhase.CLAIM)).phase is ServerPhase.DONE
