@@ -1,7 +1,7 @@
 """Devices that were away for too long come back by the key of their last certificate."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,12 @@ from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.names import ClaimName, GroupName
 from tests.support.acting import act, is_admitted, run_muster
 from tests.support.csrs import fresh_key
-from tests.support.members import Holder, as_client, connected, join, prove, recover
+from tests.support.expired import expired
+from tests.support.members import as_client, connected, join, prove, recover
 from tests.support.stack import Plan, Stack, running_stack
 from tests.support.succeeding import signature
-from tests.support.waiting import eventually
 
 OTHER = ClaimName("batch-8")
-SHORT = timedelta(seconds=5)
 
 
 @pytest.fixture
@@ -32,16 +31,6 @@ async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
     async with running_stack(tmp_path, plan) as running:
         await running.installation.standard(["A1", "B2"])
         yield running
-
-
-async def expired(stack: Stack, place: Path, *serials: str) -> list[Holder]:
-    """Members whose certificates have ended; the next ones last as usual."""
-    await stack.installation.save_group(lifetime=SHORT)
-    holders = [await join(stack, place, serial) for serial in serials]
-    await stack.installation.save_group()
-    end = max(holder.leaf.not_valid_after_utc for holder in holders)
-    await eventually(lambda: datetime.now(UTC) > end, within=10)
-    return holders
 
 
 async def exact_reason(stack: Stack) -> str | None:
@@ -59,7 +48,7 @@ def code_of(answer: object) -> str:
 async def test_an_expired_device_comes_back_and_its_old_key_doesn_t(
     stack: Stack, tmp_path: Path
 ) -> None:
-    (old,) = await expired(stack, tmp_path, "A1")
+    old = await expired(stack, tmp_path, "A1")
     assert not await is_admitted(stack, as_client(stack, old, tmp_path))
     key = fresh_key()
     request = old.recovery(key)
@@ -78,7 +67,7 @@ async def test_an_expired_device_comes_back_and_its_old_key_doesn_t(
 
 
 async def test_a_replay_gets_nothing_but_the_same_certificate(stack: Stack, tmp_path: Path) -> None:
-    (old,) = await expired(stack, tmp_path, "A1")
+    old = await expired(stack, tmp_path, "A1")
     request = old.recovery(fresh_key())
     answers = [await recover(stack, request, client_id=f"c{n}") for n in range(3)]
     assert len({a.certificate_chain for a in answers if isinstance(a, EnrollAccepted)}) == 1
@@ -86,7 +75,8 @@ async def test_a_replay_gets_nothing_but_the_same_certificate(stack: Stack, tmp_
 
 
 async def test_a_stolen_key_of_a_revoked_device_gets_nothing(stack: Stack, tmp_path: Path) -> None:
-    lamp, _ = await expired(stack, tmp_path, "A1", "B2")
+    lamp = await expired(stack, tmp_path, "A1")
+    await expired(stack, tmp_path, "B2")
     await act(stack, DeviceInput.REVOKE, lamp.device_id)
     assert code_of(await recover(stack, lamp.recovery(fresh_key()))) == Code.RECOVERY_REFUSED
     assert await exact_reason(stack) == Code.RECOVERY_BLOCKED
@@ -94,7 +84,8 @@ async def test_a_stolen_key_of_a_revoked_device_gets_nothing(stack: Stack, tmp_p
 
 
 async def test_who_has_no_key_gets_nothing(stack: Stack, tmp_path: Path) -> None:
-    lamp, other = await expired(stack, tmp_path, "A1", "B2")
+    lamp = await expired(stack, tmp_path, "A1")
+    other = await expired(stack, tmp_path, "B2")
     request = lamp.recovery(fresh_key())
     stranger = signature(other.key, request.request_id, request.csr)
     forged = lamp.recovery(fresh_key(), signature=stranger)
@@ -116,7 +107,7 @@ async def test_another_claim_certificate_of_the_group_opens_the_door_and_no_othe
 ) -> None:
     """As when the one that was flashed has leaked, and was revoked."""
     await stack.installation.add_claim_certificate(OTHER)
-    (lamp,) = await expired(stack, tmp_path, "A1")
+    lamp = await expired(stack, tmp_path, "A1")
     await stack.installation.save_group(GroupName("bulbs"), frozenset({OTHER}))
     asking = lamp.recovery(fresh_key())
     assert code_of(await recover(stack, asking, OTHER)) == Code.RECOVERY_REFUSED
@@ -129,7 +120,7 @@ async def test_another_claim_certificate_of_the_group_opens_the_door_and_no_othe
 async def test_past_the_window_an_operator_s_word_is_needed_and_good_for_once(
     stack: Stack, tmp_path: Path
 ) -> None:
-    (old,) = await expired(stack, tmp_path, "A1")
+    old = await expired(stack, tmp_path, "A1")
     await stack.installation.save_group(recover_within=timedelta())
     key = fresh_key()
     assert code_of(await recover(stack, old.recovery(key))) == Code.RECOVERY_REFUSED

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,12 @@ from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.zones import Zone
 from tests.support.acting import act, is_admitted
 from tests.support.csrs import csr_pem, fresh_key
+from tests.support.expired import expired
 from tests.support.members import Holder, as_client, connected, join, prove, recover
 from tests.support.peers import peer
 from tests.support.stack import Plan, Stack, running_stack
 from tests.support.succeeding import self_signed, sign
 from tests.support.waiting import eventually
-
-BRIEF = timedelta(seconds=4)
 
 
 @pytest.fixture
@@ -34,14 +33,6 @@ async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
     async with running_stack(tmp_path, plan) as running:
         await running.installation.standard(["A1", "B2"])
         yield running
-
-
-async def expired(stack: Stack, place: Path, serial: str) -> Holder:
-    await stack.installation.save_group(lifetime=BRIEF)
-    holder = await join(stack, place, serial)
-    await stack.installation.save_group()
-    await eventually(lambda: datetime.now(UTC) > holder.leaf.not_valid_after_utc, within=10)
-    return holder
 
 
 async def taken_over(stack: Stack, old: Holder, place: Path) -> Holder:

@@ -6,10 +6,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import aiomqtt
 
 from tests.support.certificates import Client
+
+PATIENCE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,17 @@ class Peer:
 
     async def attempt(self, topic: str, payload: bytes = b"", retain: bool = False) -> None:
         """Publishes what isn't allowed; a broker may ignore it or end the connection."""
-        with contextlib.suppress(aiomqtt.MqttError):
-            await self.say(topic, payload, retain)
+        saying = asyncio.create_task(self.say(topic, payload, retain))
+        ending = asyncio.create_task(self._ended.wait())
+        # An acknowledgement that an ended connection can't bring isn't waited for.
+        done, others = await asyncio.wait({saying, ending}, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if saying in done and not isinstance(saying.exception(), aiomqtt.MqttError):
+            await saying
 
-    async def next(self, within: float = 5.0) -> Heard:
+    async def next(self, within: float = PATIENCE_S) -> Heard:
         """The oldest message that wasn't looked at yet; TimeoutError when none comes."""
         async with asyncio.timeout(within):
             return await self._inbox.get()
@@ -55,7 +65,7 @@ class Peer:
             heard.append(message)
         return heard
 
-    async def ended(self, within: float = 5.0) -> None:
+    async def ended(self, within: float = PATIENCE_S) -> None:
         """Returns when the connection has ended; TimeoutError when it hasn't."""
         async with asyncio.timeout(within):
             await self._ended.wait()
@@ -81,6 +91,7 @@ async def peer(
     username: str | None = None,
     will: aiomqtt.Will | None = None,
     clean_session: bool = True,
+    within: float = PATIENCE_S,
 ) -> AsyncIterator[Peer]:
     """`client` connected, by default under its own name.
 
@@ -94,7 +105,7 @@ async def peer(
         username=username,
         protocol=aiomqtt.ProtocolVersion.V311,
         clean_session=clean_session,
-        timeout=5,
+        timeout=within,
         tls_context=await asyncio.to_thread(client.context),
         will=will,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
