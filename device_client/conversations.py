@@ -171,7 +171,9 @@ class Conversations:
     async def line_of(self, connection: Connection, identity: Identity) -> Line:
         """An accepted connection to the fleet broker, whose dates have been judged already."""
         trust = await on_disk(self.trust.newest, identity.trust_bundle)
-        return Line(connection, ServerDates(trust, self.timekeeper), trust)
+        judged = connection.dates
+        dates = judged if isinstance(judged, ServerDates) else ServerDates(trust, self.timekeeper)
+        return Line(connection, dates, trust)
 
     async def _granted(
         self,

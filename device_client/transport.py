@@ -101,6 +101,11 @@ class Connection(asyncio.Protocol):
         self._alert = ""
         self._has_spoken = False
 
+    @property
+    def dates(self) -> DateJudge | None:
+        """By whom the server's certificate was judged."""
+        return self._address.dates
+
     @asynccontextmanager
     async def watch(self, *filters: str, retained: bool = True) -> AsyncIterator[Watch]:
         """What comes on topics that match the filters (MQTT 3.1.1, 4.7), until the block's end.

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from broker.protocol.messages import TrustBundle
 from device_client.answers import Grant, parse_chain
-from device_client.errors import KeyTooOld, ServerNotTrusted
+from device_client.errors import AnswerInvalid, KeyTooOld, ServerNotTrusted
 from device_client.timekeeping import Standing, Timekeeper
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ class ServerDates:
         self._trust = trust
         self._timekeeper = timekeeper
         self._ends: datetime | None = None
+        """When the server's certificate ended, if only the clock says so."""
+        self._server_ends: datetime | None = None
+        """When it ends, once it was judged."""
 
     def suit_the_clock(self) -> bool:
         """Whether OpenSSL, which looks at the clock, may judge first."""
@@ -51,11 +54,12 @@ class ServerDates:
         """
         leaf = x509.load_der_x509_certificate(certificate)
         begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        self._server_ends = ends
         if is_checked and begins <= self._timekeeper.now() < ends:
             self._timekeeper.not_before(begins)
             return True
         anchor = self._anchor_of(leaf)
-        ends = min(leaf.not_valid_after_utc, anchor.not_valid_after_utc)
+        ends = self._server_ends = min(leaf.not_valid_after_utc, anchor.not_valid_after_utc)
         self._timekeeper.not_before(max(leaf.not_valid_before_utc, anchor.not_valid_before_utc))
         if ends <= self._timekeeper.floor():
             raise _over(ends)
@@ -80,11 +84,15 @@ class ServerDates:
             key_made_at: when the certified key was made, by this device's clock.
 
         Raises:
+            AnswerInvalid: it begins when the server's own certificate is over: one of the two
+                authorities is wrong, or was robbed, and the time isn't learnt from either.
             ServerNotTrusted: it doesn't prove that, or the contrary.
             KeyTooOld: it would if the key were fresh.
         """
         is_evidence = leads_to(grant.chain, self._trust.root)
         if self._ends is None:
+            if self._server_ends is not None and grant.not_before >= self._server_ends:
+                raise _contradicted(grant.not_before, self._server_ends)
             if is_evidence:
                 self._timekeeper.not_before(grant.not_before)
             return
@@ -138,6 +146,15 @@ def leads_to(chain_pem: str, root_pem: str | None) -> bool:
         return False
     ends = min(one.not_valid_after_utc for one in (*issuers, root))
     return leaf.not_valid_before_utc < ends
+
+
+def _contradicted(begins: datetime, ends: datetime) -> AnswerInvalid:
+    return AnswerInvalid(
+        f"The certificate begins at {begins}, and the server that brought it has one that ends "
+        f"before, at {ends}.",
+        "The operator renews the broker's certificate if it's over, or else sets the service's "
+        "clock.",
+    )
 
 
 def _over(ends: datetime) -> ServerNotTrusted:

@@ -6,19 +6,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import EnrollAccepted, RotationOrder
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
+from broker.protocol.zones import Zone
 from device_client import status
-from device_client.errors import RequestRejected, ServerNotTrusted
+from device_client.errors import AnswerInvalid, RequestRejected, ServerNotTrusted
 from device_client.identity import Identity, Origin
-from device_client.timekeeping import Standing
-from tests.support.device_agents import device
+from device_client.timekeeping import Standing, Timekeeper
+from tests.support.device_agents import device, utc_now
 from tests.support.fake_service import FakeFleet, fake_fleet
 from tests.support.running_agents import running
-from tests.support.strange_clocks import Clock, in_2100, since_1970, years_ahead
+from tests.support.strange_clocks import Clock, in_2100, reads, since_1970, years_ahead
 from tests.support.waiting import eventually
 
 CLOCKS = [since_1970, in_2100, lambda: years_ahead(3), lambda: years_ahead(-3)]
@@ -162,3 +164,44 @@ async def test_a_key_from_before_the_clock_went_wrong_is_replaced(
     with device(tmp_path / "state", fleet.bundle(), clock=in_2100()) as (agent, _):
         await agent.claim(60)
     assert len(fleet.service.keys_seen()) == 2
+
+
+@pytest.mark.parametrize(
+    "make_clock", [since_1970, lambda: reads(utc_now())], ids=["1970", "right"]
+)
+async def test_a_certificate_from_beyond_the_server_s_end_is_refused(
+    fleet: FakeFleet, tmp_path: Path, make_clock: Callable[[], Clock]
+) -> None:
+    """By a stolen operational key: the device's idea of the time isn't its to move so far."""
+    state, ends = tmp_path / "state", _server_ends(fleet)
+    honest_age, honest_life = fleet.service.age, fleet.service.lifetime
+
+    def beyond() -> None:
+        begins_in = ends - utc_now() + timedelta(hours=1)
+        fleet.service.age, fleet.service.lifetime = -begins_in, begins_in + timedelta(days=30)
+
+    def floor() -> datetime:
+        timekeeper = Timekeeper(state / "clock.json", utc_now)
+        timekeeper.load()
+        return timekeeper.floor()
+
+    beyond()
+    with device(state, fleet.bundle(), clock=make_clock()) as (agent, store):
+        with pytest.raises(AnswerInvalid, match="begins at"):
+            await agent.claim(60, wait=False)
+        assert store.current() is None
+    fleet.service.age, fleet.service.lifetime = honest_age, honest_life
+    fleet.service.forget_certificates()
+    with device(state, fleet.bundle(), clock=make_clock()) as (agent, store):
+        identity = await agent.claim(60)
+        beyond()
+        with pytest.raises(AnswerInvalid, match="begins at"):
+            await agent._renew_once()
+        assert store.current() == identity
+        assert store.succession.successor() is None
+    assert floor() < ends, "it goes by the same brokers as before"
+
+
+def _server_ends(fleet: FakeFleet) -> datetime:
+    pem = fleet.certificates.home.broker(Zone.FLEET).certificate.read_bytes()
+    return x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc
