@@ -14,14 +14,13 @@ from typing import Final
 
 from broker.adapters.brokers.admin_socket import visit
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
-from broker.adapters.brokers.probe import ProbeError, ProbeFiles, probe_broker
 from broker.adapters.ca import findings as ca_findings
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
+from broker.broker_examination import examine_brokers
 from broker.core.ca_rollover import in_force
 from broker.installation import Installation
 from broker.ports import RegistryError
-from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 from broker.services.ca_rollover_findings import examine_ca_rollover
 from broker.services.campaign_findings import examine_campaigns
@@ -47,7 +46,7 @@ async def examine(installation: Installation) -> list[Finding]:
     findings += await _examine_registry(installation)
     repository = update_repository(home, installation.passphrase)
     findings += await asyncio.to_thread(examine_updates, repository, now)
-    findings += await asyncio.gather(*(_examine_broker(installation, zone) for zone in Zone))
+    findings += await examine_brokers(installation)
     for zone in Zone:
         findings += await _examine_steering(installation, zone)
     findings += await asyncio.to_thread(lambda: list(_examine_service(installation)))
@@ -172,30 +171,6 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]
-
-
-async def _examine_broker(installation: Installation, zone: Zone) -> Finding:
-    settings = installation.settings.zone(zone)
-    port = settings.service_port or settings.port
-    subject = f"{zone} broker"
-    if port == 0:
-        message = "Its port is chosen when it starts, so it can't be tried."
-        return Finding(
-            Level.WARNING,
-            "broker",
-            subject,
-            message,
-            f"Set {zone}.port in {installation.home.settings}.",
-        )
-    pair = installation.home.service(zone)
-    files = ProbeFiles(pair.certificate, pair.key, installation.home.server_anchors)
-    endpoint = Endpoint(host=settings.service_host or settings.host, port=port)
-    try:
-        agreed = await probe_broker(endpoint, files)
-    except ProbeError as error:
-        return Finding(Level.ERROR, "broker", subject, f"{error}.", error.remedy)
-    message = f"{endpoint.host}:{endpoint.port} and the service accept each other ({agreed})."
-    return Finding(Level.OK, "broker", subject, message)
 
 
 def _examine_service(installation: Installation) -> Iterator[Finding]:

@@ -139,6 +139,38 @@ def levels(findings: dict[str, Finding]) -> tuple[str, str]:
     return findings["claim broker"].level, findings["fleet broker"].level
 
 
+async def meeting(stack: Stack, check: str) -> list[tuple[str, str]]:
+    """What doctor finds where brokers listen."""
+    findings = await examine(open_installation(stack.installation.home.path, None))
+    return [(each.level, each.message) for each in findings if each.check == check]
+
+
+async def test_exchanged_ports_are_noticed(
+    mosquittos: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = {"PORT": "broker_for_devices", "SERVICE_PORT": "broker"}
+    for check in checks.values():
+        assert [level for level, _ in await meeting(mosquittos, check)] == ["ok", "ok"]
+    for setting, check in checks.items():
+        ports = mosquittos.ports if setting == "PORT" else mosquittos.service_ports
+        with monkeypatch.context() as environment:
+            environment.setenv(f"MUSTER_CLAIM__{setting}", str(ports[Zone.FLEET]))
+            environment.setenv(f"MUSTER_FLEET__{setting}", str(ports[Zone.CLAIM]))
+            (level, message), other = await meeting(mosquittos, check)
+        assert (level, other[0]) == ("error", "error")
+        assert "muster-fleet-broker instead of muster-claim-broker" in message
+
+
+async def test_the_devices_listener_is_not_the_service_s(
+    mosquittos: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = mosquittos.ports[Zone.FLEET]
+    monkeypatch.setenv("MUSTER_FLEET__SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("MUSTER_FLEET__SERVICE_PORT", str(port))
+    levels = [level for level, _ in await meeting(mosquittos, "broker")]
+    assert levels == ["ok", "error"]
+
+
 async def test_a_mosquitto_without_a_service_is_called_out(mosquittos: Stack) -> None:
     installation = open_installation(mosquittos.installation.home.path, None)
 

@@ -1,11 +1,10 @@
-"""Trying whether a broker lets the service in, by TLS alone.
-
-No MQTT is spoken: a second connection under the service's client id would end the running one.
-"""
+"""Trying whether a broker is the one that it should be, and lets the service in, by TLS alone."""
 
 import asyncio
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ hasn't done so for this long is taken for consent."""
 
 
 class ProbeError(Exception):
-    """The broker can't be reached, or one side doesn't trust the other."""
+    """The broker can't be reached, or it's another one, or one side doesn't trust the other."""
 
     code = "broker_unreachable"
 
@@ -28,25 +27,52 @@ class ProbeError(Exception):
         self.remedy = remedy
 
 
+class UnreachableError(ProbeError):
+    """Nobody answers there; that may be so from here only."""
+
+
 @dataclass(frozen=True)
 class ProbeFiles:
-    """What the service shows the broker, and by what it knows the broker."""
+    """By what the service knows the broker, and what it shows."""
 
+    anchors: Path
     certificate: Path
     key: Path
-    anchors: Path
 
 
-async def probe_broker(broker: Endpoint, files: ProbeFiles) -> str:
+async def probe_broker(broker: Endpoint, name: str, files: ProbeFiles) -> str:
     """The version of TLS on which both sides agreed, each having verified the other.
+
+    Args:
+        name: the broker's certificate's, which says which zone it serves.
 
     Raises:
         ProbeError: it didn't come to that.
     """
-    try:
-        context = await asyncio.to_thread(_context, files)
+    with _explained(broker):
+        context = await asyncio.to_thread(_context, files.anchors)
+        await asyncio.to_thread(context.load_cert_chain, files.certificate, files.key)
         async with asyncio.timeout(_TIMEOUT_S):
-            return await _handshake(broker, context)
+            return await _handshake(broker, name, context, is_judged=True)
+
+
+async def probe_server(broker: Endpoint, name: str, anchors: Path) -> None:
+    """Whether devices meet the right broker there. Nothing is shown to it, so it lets nobody in.
+
+    Raises:
+        ProbeError: they don't.
+    """
+    with _explained(broker):
+        context = await asyncio.to_thread(_context, anchors)
+        async with asyncio.timeout(_TIMEOUT_S):
+            await _handshake(broker, name, context, is_judged=False)
+
+
+@contextmanager
+def _explained(broker: Endpoint) -> Iterator[None]:
+    """Every way in which it may fail, in words."""
+    try:
+        yield
     except ssl.SSLCertVerificationError as error:
         raise ProbeError(
             f"{_where(broker)} shows a certificate that isn't right: {error.verify_message}",
@@ -55,35 +81,50 @@ async def probe_broker(broker: Endpoint, files: ProbeFiles) -> str:
     except ssl.SSLError as error:
         raise ProbeError(
             f"{_where(broker)} refuses the service's certificate ({error.reason or error})",
-            "The broker's trust and CRL files must be those in trust/ and crl/ of this home.",
+            "It must be the listener for the service, with trust/servers.pem and "
+            "crl/infrastructure.pem of this home; service_port in muster.toml names it.",
         ) from error
     except TimeoutError as error:
-        raise ProbeError(
+        raise UnreachableError(
             f"{_where(broker)} doesn't answer within {_TIMEOUT_S:g} s",
             "See that the broker runs and that no firewall is in between.",
         ) from error
     except OSError as error:
-        raise ProbeError(
+        raise UnreachableError(
             f"{_where(broker)} can't be reached: {_cause(error)}",
             "Start it: 'muster up' for embedded brokers, else Mosquitto with Muster's files.",
         ) from error
 
 
-def _context(files: ProbeFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(files.anchors))
+def _context(anchors: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(anchors))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(files.certificate, files.key)
     return context
 
 
-async def _handshake(broker: Endpoint, context: ssl.SSLContext) -> str:
+async def _handshake(
+    broker: Endpoint, name: str, context: ssl.SSLContext, *, is_judged: bool
+) -> str:
     reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=context)
     try:
-        await _await_verdict(reader)
-        agreed = writer.get_extra_info("ssl_object")
+        agreed: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        _check_name(broker, agreed, name)
+        if is_judged:
+            await _await_verdict(reader)
         return str(agreed.version())
     finally:
         writer.transport.abort()
+
+
+def _check_name(broker: Endpoint, agreed: ssl.SSLObject, name: str) -> None:
+    """All brokers of a home have the same hosts in their certificates, so TLS can't tell."""
+    shown = agreed.getpeercert() or {}
+    names = [value for part in shown["subject"] for key, value in part if key == "commonName"]
+    if names != [name]:
+        raise ProbeError(
+            f"{_where(broker)} is another broker, {', '.join(names)} instead of {name}",
+            "The zones' ports are mixed up, in muster.toml or in the brokers' configuration.",
+        )
 
 
 async def _await_verdict(reader: asyncio.StreamReader) -> None:

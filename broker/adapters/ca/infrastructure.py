@@ -31,10 +31,8 @@ def build_broker_certificate(
 ) -> x509.Certificate:
     """What the zone's broker serves with, under each of `hosts`."""
     valid = validity(Profile.BROKER_SERVER, now)
-    name = f"{RESERVED_PREFIX}{zone}-broker"
-    return build_leaf(
-        issuer, Profile.BROKER_SERVER, name, key, valid, [_general_name(host) for host in hosts]
-    )
+    names = [_general_name(host) for host in hosts]
+    return build_leaf(issuer, Profile.BROKER_SERVER, broker_name(zone), key, valid, names)
 
 
 def build_service_certificate(
@@ -43,6 +41,11 @@ def build_service_certificate(
     """What the service connects with to the zone's broker."""
     valid = validity(Profile.SERVICE_CLIENT, now)
     return build_leaf(issuer, Profile.SERVICE_CLIENT, service_name(zone), key, valid)
+
+
+def broker_name(zone: Zone) -> str:
+    """The certificate name of the zone's broker, whatever its hosts are called."""
+    return f"{RESERVED_PREFIX}{zone}-broker"
 
 
 def service_name(zone: Zone) -> str:
