@@ -9,19 +9,18 @@ from device_client.errors import ArgumentInvalid
 from device_client.online import Online
 from device_client.settings import Timing
 from device_client.timekeeping import Timekeeper
-from device_client.update.assignment import Hardware
 from device_client.update.config import Component, DeviceConfig, Kind
 from device_client.update.duty import Lines, UpdateDuty
 from device_client.update.fetching import fetcher
 from device_client.update.health import Both, CommandCheck, HealthCheck, OnlineCheck
+from device_client.update.images import Hardware
 from device_client.update.installers.command import CommandSlots, Programs
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.installers.port import Installer
 from device_client.update.journal import Journal
 from device_client.update.reports import Reporting
-from device_client.update.repository import MetadataSource
 from device_client.update.restarting import NoRestart, Reboot, Restart, ServiceRestart
-from device_client.update.sources import RetainedSource, WebSource
+from device_client.update.sources import MetadataSource, RetainedSource, WebSource
 from device_client.update.store import MetadataStore
 from device_client.update.updater import Means, Updater
 

@@ -14,9 +14,8 @@ from broker.protocol.updates import VersionText
 from device_client import durable
 from device_client.errors import ArgumentInvalid, StateUnusable
 from device_client.timekeeping import RELEASED
-from device_client.update.assignment import Running
 from device_client.update.codes import UpdateRefused
-from device_client.update.trusted import Trusted
+from device_client.update.images import Running
 
 Name = Annotated[str, Meta(pattern=names.NAME_PATTERN)]
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -138,6 +137,8 @@ def remember_root(directory: Path, file: Path) -> None:
     Raises:
         ArgumentInvalid: it can't be read, or is too large.
     """
+    from device_client.update.trusted import Trusted  # the rules of trust aren't needed at rest
+
     try:
         with file.open("rb") as opened:
             root = opened.read(limits.MAX_METADATA + 1)

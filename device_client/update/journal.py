@@ -20,8 +20,8 @@ from broker.protocol.messages import Moment
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import AssignedTarget
 from device_client import durable
-from device_client.update.assignment import Image, Running
 from device_client.update.codes import UpdateCode
+from device_client.update.images import Image, Running
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import UnsetType
 
@@ -13,6 +13,7 @@ from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.delegations import speaking_for
 from device_client.update.finishing import to_its_end
 from device_client.update.metadata import TargetFile, Targets
+from device_client.update.sources import MetadataSource
 from device_client.update.store import MetadataStore, file_name
 from device_client.update.trusted import MAX_TIMESTAMP, Trusted
 
@@ -24,13 +25,6 @@ MAX_ROOTS: Final = 256
 """How many roots are followed at once; the next refresh goes on."""
 MAX_ROLES: Final = 32
 """How many delegated roles are asked about one path."""
-
-
-class MetadataSource(Protocol):
-    """Where the repository's files come from; it needs no trust."""
-
-    async def fetch(self, name: str, limit: int) -> bytes | None:
-        """The file `name`, of which at most `limit` + 1 bytes are read; none when there is none."""
 
 
 class Repository:

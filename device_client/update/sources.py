@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from broker.protocol.topics import metadata_topic
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 _OK: Final = 200
 _MOST_REDIRECTS: Final = 5
 _NOT_THERE: Final = frozenset({403, 404, 410})
+
+
+class MetadataSource(Protocol):
+    """Where the repository's files come from; it needs no trust."""
+
+    async def fetch(self, name: str, limit: int) -> bytes | None:
+        """The file `name`, of which at most `limit` + 1 bytes are read; none when there is none."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import msgspec
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import Assignment, Phase, SoftwareReport, UpdateReport
-from device_client.update.assignment import Image
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.images import Image
 from device_client.update.journal import WITHDRAWABLE, Entry, Note, Stage, State, Work
 
 _MAX_OUTBOX: Final = 256

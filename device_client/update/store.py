@@ -7,13 +7,16 @@ A file that is damaged counts as missing; `root.json` is then found anew from th
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 
 from broker.protocol import limits
 from device_client import durable
-from device_client.update.trusted import FormerKeys
+
+if TYPE_CHECKING:
+    from device_client.update.trusted import FormerKeys
 
 
 def file_name(role: str) -> str:
@@ -51,14 +54,14 @@ class MetadataStore:
         """Keeps a role's metadata, now trusted."""
         durable.replace_file(self._directory / file_name(role), data)
 
-    def former_keys(self) -> FormerKeys:
+    def former_keys(self) -> "FormerKeys":
         """Which keys were revoked; it explains refusals and decides none."""
         try:
             return msgspec.json.decode((self._directory / "former-keys").read_bytes(), type=_FORMER)
         except (FileNotFoundError, ValueError):  # not in UTF-8, or not in JSON
             return {}
 
-    def write_former_keys(self, former: FormerKeys) -> None:
+    def write_former_keys(self, former: "FormerKeys") -> None:
         """Keeps which keys were revoked."""
         durable.replace_file(self._directory / "former-keys", msgspec.json.encode(former))
 

@@ -14,16 +14,16 @@ from datetime import datetime
 from broker.protocol.updates import AssignedTarget, Assignment, Phase
 from device_client.errors import DeviceError, StateUnusable
 from device_client.update import sink, steps
-from device_client.update.assignment import (
+from device_client.update.codes import PASSING, UpdateCode, UpdateRefused
+from device_client.update.finishing import to_its_end
+from device_client.update.health import HealthCheck
+from device_client.update.images import (
     Hardware,
     Image,
     Running,
     check_dependencies,
     check_fit,
 )
-from device_client.update.codes import PASSING, UpdateCode, UpdateRefused
-from device_client.update.finishing import to_its_end
-from device_client.update.health import HealthCheck
 from device_client.update.installers.port import MARGIN, Installer
 from device_client.update.journal import WITHDRAWABLE, Journal, Stage, State
 from device_client.update.restarting import Restart

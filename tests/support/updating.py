@@ -12,11 +12,11 @@ from broker.protocol.names import DeviceId
 from broker.protocol.updates import AssignedTarget, Phase, UpdateReport
 from device_client.backoff import Backoff
 from device_client.timekeeping import Timekeeper
-from device_client.update.assignment import Hardware, Running
 from device_client.update.codes import UpdateRefused
-from device_client.update.duty import Pursuit
+from device_client.update.images import Hardware, Running
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.journal import Journal, Stage
+from device_client.update.pursuit import Pursuit
 from device_client.update.repository import Repository
 from device_client.update.restarting import NoRestart, Restart
 from device_client.update.sink import FileSink

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from device_client import durable
-from device_client.update.assignment import Image
 from device_client.update.finishing import to_its_end
+from device_client.update.images import Image
 from device_client.update.installers.port import MARGIN, InstallFailed, free_bytes
 
 if TYPE_CHECKING:

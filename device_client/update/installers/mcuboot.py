@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_client.update.assignment import Image
+from device_client.update.images import Image
 from device_client.update.installers.command import CommandSlots
 from device_client.update.installers.port import InstallFailed
 

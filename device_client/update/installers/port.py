@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final, Protocol
 
-from device_client.update.assignment import Image
+from device_client.update.images import Image
 
 MARGIN: Final = 1 << 20
 """Bytes that stay free for the journal, so that a full disk doesn't end in a standstill."""

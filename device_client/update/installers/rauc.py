@@ -12,8 +12,8 @@ import msgspec
 
 from device_client import durable
 from device_client.update import commands
-from device_client.update.assignment import Image
 from device_client.update.finishing import to_its_end
+from device_client.update.images import Image
 from device_client.update.installers.command import staged_in
 from device_client.update.installers.port import InstallFailed, free_bytes
 

@@ -3,7 +3,7 @@
 import hashlib
 
 from broker.protocol.updates import AssignedTarget, ImageFacts
-from device_client.update.assignment import Image
+from device_client.update.images import Image
 
 
 def image(content: bytes, path: str = "meter/2.0.0/image", counter: int = 2) -> Image:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from device_client.errors import ArgumentInvalid
-from device_client.update.assignment import Image
 from device_client.update.build import installer
 from device_client.update.config import Component, Kind
+from device_client.update.images import Image
 from device_client.update.installers.command import CommandSlots, Programs
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.installers.mcuboot import McubootSlots, read_image

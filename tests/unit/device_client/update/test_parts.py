@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from broker.protocol.names import DeviceId
 from device_client.errors import ArgumentInvalid, StateUnusable
 from device_client.update import canonical, commands, config
-from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.finishing import to_its_end
 from device_client.update.health import Both, CommandCheck, OnlineCheck
+from device_client.update.images import Running
 from device_client.update.journal import NEXT, Journal, Stage, State, StepInvalid, Work
 from device_client.update.restarting import NoRestart, Reboot, ServiceRestart
 from device_client.update.timing import switch_time

@@ -26,8 +26,8 @@ from device_client.exchange import Question
 from device_client.keys import KeyType
 from device_client.online import Online
 from device_client.update import steps
-from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.update.images import Running
 from device_client.update.journal import State
 from device_client.update.reports import Reporting
 from tests.support.update_repository import NOW, MadeRepository, assignment

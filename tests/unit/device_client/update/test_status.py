@@ -8,9 +8,9 @@ import pytest
 
 from device_client import cli
 from device_client.update import config, steps
-from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.entry import FOLDER
+from device_client.update.images import Running
 from device_client.update.journal import Journal
 from tests.support.update_repository import NOW, MadeRepository, assignment
 

@@ -12,8 +12,8 @@ from broker.protocol import limits
 from broker.protocol.updates import AssignedTarget, ImageFacts, Phase
 from device_client.errors import ArgumentInvalid
 from device_client.update import config, steps
-from device_client.update.assignment import Running
 from device_client.update.codes import UpdateCode
+from device_client.update.images import Running
 from device_client.update.installers import directory
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.journal import Journal, Stage
