@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from broker.audit_ports import AuditReads, AuditWrites
 from broker.core.ca_rollover import FIRST_GENERATION, InForce
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
@@ -141,7 +142,7 @@ class EnrollmentFilter:
     limit: int = 1000
 
 
-class ReadTransaction(RolloutReads, RotationReads, Protocol):
+class ReadTransaction(AuditReads, RolloutReads, RotationReads, Protocol):
     """A consistent view of the registry."""
 
     def claim_context(
@@ -200,7 +201,7 @@ class ReadTransaction(RolloutReads, RotationReads, Protocol):
         """The counter's value; 0 when it was never raised."""
 
 
-class WriteTransaction(ReadTransaction, RolloutWrites, RotationWrites, Protocol):
+class WriteTransaction(ReadTransaction, AuditWrites, RolloutWrites, RotationWrites, Protocol):
     """A view that changes the registry; all of it is durable together, or none."""
 
     def save_claim_certificate(self, claim: ClaimCertificate) -> None:

@@ -39,7 +39,7 @@ class Events(Part):
             query = query.where(_T.c.kind == wanted.kind.value)
         if wanted.before_id is not None:
             query = query.where(_T.c.id < wanted.before_id)
-        return [_event(row) for row in self._session.select(query)]
+        return [event_of(row) for row in self._session.select(query)]
 
     def add_event(self, event: Event) -> None:
         self._events_added += 1
@@ -62,7 +62,8 @@ def _row(event: Event) -> dict[str, object]:
     }
 
 
-def _event(row: Row) -> Event:
+def event_of(row: Row) -> Event:
+    """The event of a row that has all columns."""
     (
         event_id,
         at,

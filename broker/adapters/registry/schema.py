@@ -30,6 +30,7 @@ IS_UNREVOKED: Final = sa.text("state <> 'revoked'")
 IS_HELD: Final = sa.text("held_at IS NOT NULL")
 IS_WAITING: Final = sa.text("disconnected_at IS NULL AND ended_at IS NULL")
 IS_OPEN: Final = sa.text("ended_at IS NULL")
+IS_EMPTY: Final = sa.text("length(payload) = 0")
 
 
 def _moment(name: str, *, nullable: bool = False) -> "sa.Column[int]":
@@ -272,4 +273,22 @@ RETAINED: Final = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False),
     sa.Column("stamp", sa.BigInteger, nullable=False),
     sa.Index(None, "stamp", "topic"),
+    sa.Index("ix_retained_empty", "stamp", sqlite_where=IS_EMPTY, postgresql_where=IS_EMPTY),
+)
+
+AUDIT_SEAL: Final = sa.Table(
+    "audit_seal",
+    METADATA,
+    # 0 is the floor: what was dropped before the first of the others.
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last_id", sa.BigInteger, nullable=False),
+    _text("statement"),
+    _text("signature"),
+)
+
+TRUST_BUNDLE: Final = sa.Table(
+    "trust_bundle",
+    METADATA,
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    _moment("published_at"),
 )

@@ -5,6 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from broker.adapters.registry import (
+    audit,
     ca_rollovers,
     campaigns,
     certificates,
@@ -20,12 +21,12 @@ from broker.adapters.registry import (
     rollouts,
     updates,
 )
+from broker.adapters.registry.audit import Audit
 from broker.adapters.registry.ca_rollovers import CaRollovers
 from broker.adapters.registry.campaigns import Campaigns
 from broker.adapters.registry.certificates import Certificates
 from broker.adapters.registry.claims import Claims
 from broker.adapters.registry.devices import Devices
-from broker.adapters.registry.events import Events
 from broker.adapters.registry.groups import Groups
 from broker.adapters.registry.lock_outs import LockOuts
 from broker.adapters.registry.outbox import Outbox
@@ -48,6 +49,7 @@ _SENDING_ORDER: Final = (
     campaigns.SAVE,
     campaigns.SAVE_ROTATION,
     events.ADD,
+    audit.SAVE,
     outbox.ADD,
     outbox.REMOVE,
     retained.SAVE,
@@ -69,7 +71,7 @@ class SqlTransaction(
     LockOuts,
     CaRollovers,
     Campaigns,
-    Events,
+    Audit,
     Outbox,
     RetainedMessages,
     Rollouts,
