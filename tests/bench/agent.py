@@ -1,16 +1,27 @@
-"""The device agent: how much memory it holds, and how soon it is at work."""
+"""The device agent: how much memory it holds, and how soon it is at work.
+
+It runs as devices have it: compiled, with what a device installs beside it and nothing else. What
+the service requires would be in its memory, too, as libraries look for others.
+"""
 
 import asyncio
-import sys
+import compileall
+import os
+import re
+import shutil
 import time
+import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+import broker
+import device_client
 from broker.protocol.bundle import write_bundle
 from broker.settings import BrokerKind
 from tests.bench.bench import CLAIM, MANY, Bench
@@ -22,6 +33,8 @@ _STARTS: Final = 5
 _MEMORY_MB: Final = 40
 _START_S: Final = 1.0
 _WITHIN_S: Final = 60.0
+_ROOT: Final = Path(__file__).parents[2]
+_REQUIRED: Final = re.compile(r"([\w.-]+)==")
 _ONLINE: Final = b"connected to the fleet"
 
 
@@ -36,6 +49,7 @@ async def measure(bench: Bench) -> list[Row]:
     """A new device becomes a member; then it starts again and again."""
     say(f"device agent: first start, then {_STARTS} more")
     place = bench.place("agent")
+    await asyncio.to_thread(_install, place)
     async with running_stack(place, Plan(brokers=BrokerKind.MOSQUITTO, in_process=False)) as stack:
         await stack.installation.add_claim_certificate(CLAIM, max_claims=MANY)
         await stack.installation.save_group(quota=MANY)
@@ -46,6 +60,25 @@ async def measure(bench: Bench) -> list[Row]:
         again = [await _start(place, bundle) for _ in range(_STARTS)]
         updating = await _start(place, bundle, "--model", "meter")
     return [_memory([first, *again]), _memory_with_updates(updating), *_times(first, again)]
+
+
+def _install(place: Path) -> None:
+    """What pip would make of the package and requirements/base.txt, without a network."""
+    venv.create(place / "venv", symlinks=True)
+    (packages,) = (place / "venv" / "lib").glob("python*/site-packages")
+    for package in (broker, device_client):
+        source = Path(package.__path__[0])
+        installed = shutil.copytree(source, packages / source.name)
+        compileall.compile_dir(installed, quiet=1)
+    for line in (_ROOT / "requirements" / "base.txt").read_text().splitlines():
+        if name := _REQUIRED.match(line):
+            found = distribution(name[1])
+            for top in {file.parts[0] for file in found.files or () if file.parts[0] != ".."}:
+                (packages / top).symlink_to(str(found.locate_file(top)))
+
+
+def _python(place: Path) -> Path:
+    return place / "venv" / "bin" / "python"
 
 
 def _memory(starts: list[_Start]) -> Row:
@@ -85,7 +118,7 @@ async def _start(place: Path, bundle: Path, *options: str) -> _Start:
     """One life of `muster-device run`, measured when it is operational."""
     began = time.perf_counter()
     device = ("--state", place / "state", "--bundle", bundle, "--serial", "A1")
-    async with _agent(*device, *options) as process:
+    async with _agent(_python(place), *device, *options) as process:
         assert process.stderr is not None
         said = b""
         async with asyncio.timeout(_WITHIN_S):
@@ -100,9 +133,12 @@ async def _start(place: Path, bundle: Path, *options: str) -> _Start:
 
 
 @asynccontextmanager
-async def _agent(*options: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _agent(python: Path, *options: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "device_client", "run", *options), stderr=asyncio.subprocess.PIPE
+        *(python, "-m", "device_client", "run", *options),
+        stderr=asyncio.subprocess.PIPE,
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
     )
     try:
         yield process
