@@ -103,7 +103,10 @@ def check_file(path: Path, now: datetime) -> None:
         raise BrokerControlError(
             BrokerControlCode.CRL_UNREADABLE, error.message, error.remedy
         ) from error
-    check(pem, now)
+    try:
+        check(pem, now)
+    except BrokerControlError as error:
+        raise BrokerControlError(error.code, f"{path}: {error.message}", error.remedy) from error
 
 
 def check(pem: bytes, now: datetime) -> None:

@@ -72,8 +72,10 @@ async def test_a_pid_file_without_a_pid_is_no_pid_file(
     assert await refusal_of(control.apply_crl()) == "broker_down"
 
 
-async def test_a_missing_crl_is_not_applied(mosquitto: RunningMosquitto) -> None:
-    mosquitto.endpoint.crls[0].unlink()
+@pytest.mark.parametrize("listener", ["devices", "service"])
+async def test_a_missing_crl_is_not_applied(mosquitto: RunningMosquitto, listener: str) -> None:
+    devices, service = mosquitto.endpoint.crls
+    (devices if listener == "devices" else service).unlink()
     assert await refusal_of(mosquitto.control.apply_crl()) == "crl_unreadable"
     assert "Reloading config" not in mosquitto.log()
 
