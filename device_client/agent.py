@@ -31,13 +31,12 @@ from device_client.retry import Prospect
 from device_client.rotation import RenewalDuty
 from device_client.settings import Timing
 from device_client.status import StatusFile
-from device_client.timekeeping import Timekeeper
+from device_client.timekeeping import CLOCK_FILE, Timekeeper
 from device_client.trials import Trials
 from device_client.trust import TrustDuty, TrustStore
 
 log = logging.getLogger(__name__)
 
-CLOCK_FILE: Final = "clock.json"
 _RECONNECTS: Final = 3
 """So often at once; each costs the service a certificate."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from broker.protocol import codec
 from device_client import keystore, status
-from device_client.agent import CLOCK_FILE, Agent, utc_now
+from device_client.agent import Agent, utc_now
 from device_client.arguments import Command, Options, parse
 from device_client.disk import on_disk
 from device_client.enrollment import Enrollment, bundle_from, checked
@@ -28,7 +28,7 @@ from device_client.keys import KeyType
 from device_client.keystore import Keystore
 from device_client.settings import Timing
 from device_client.status import StatusFile
-from device_client.timekeeping import Timekeeper
+from device_client.timekeeping import CLOCK_FILE, Timekeeper
 
 log = logging.getLogger(__name__)
 

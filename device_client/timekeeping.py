@@ -20,6 +20,8 @@ from device_client import durable
 
 log = logging.getLogger(__name__)
 
+CLOCK_FILE: Final = "clock.json"
+"""In the state directory."""
 RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """This program is no older; raised with releases. Tests and installations begin after it."""
 _LATEST: Final = RELEASED + timedelta(days=36_525)

@@ -13,6 +13,7 @@ from device_client.settings import Timing
 from device_client.timekeeping import Timekeeper
 from device_client.update import build, config
 from device_client.update.duty import UpdateDuty
+from device_client.update.fetching import named_hosts
 from device_client.update.trial import attend
 
 FOLDER: Final = "update"
@@ -46,7 +47,7 @@ def prepare(
     claim = store.enrollment_if_readable()
     flashed = claim.bundle.update_root if claim else None
     root = config.first_root(directory, flashed)
-    hosts = (claim.bundle.claim.host, *claim.bundle.update_hosts) if claim else ()
+    hosts = named_hosts(claim.bundle if claim else None)
     timekeeper.load()
     return build.updates(directory, known, root, timekeeper, timing, chance, hosts)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from broker.protocol.bundle import ClaimBundle
 from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
 from device_client import exchange
@@ -23,7 +24,7 @@ often as it's tried. Without a bound a stolen director's key wears the flash out
 def fetcher(
     config: DeviceConfig,
     directory: Path,
-    named_hosts: tuple[str, ...],
+    named: tuple[str, ...],
     timekeeper: Timekeeper,
     timing: Timing,
 ) -> Callable[[Online, Updater], Fetch]:
@@ -31,7 +32,7 @@ def fetcher(
 
     Args:
         directory: where what was fetched today is kept.
-        named_hosts: those that came flashed, with the claim bundle.
+        named: the hosts that came flashed, with the claim bundle.
     """
 
     def on(online: Online, updater: Updater) -> Fetch:
@@ -46,7 +47,7 @@ def fetcher(
             from device_client.fetch.limits import FetchLimits
 
             limits = FetchLimits(
-                hosts=allowed_hosts(config, named_hosts, online.identity.fleet.host),
+                hosts=allowed_hosts(config, named, online.identity.fleet.host),
                 rate=config.most_rate,
                 budget=DailyBudget(
                     config.most_per_day or _TIMES_A_DAY * _assigned_bytes(updater),
@@ -64,7 +65,7 @@ def fetcher(
 
 
 def allowed_hosts(
-    config: DeviceConfig, named_hosts: tuple[str, ...], fleet_host: str
+    config: DeviceConfig, named: tuple[str, ...], fleet_host: str | None
 ) -> tuple[str, ...]:
     """Who is asked for images: whom the maker lists; else whom the device is told to talk to by
     its maker, and its broker's host. An assignment has no say in it."""
@@ -73,7 +74,12 @@ def allowed_hosts(
     if config.update_hosts is not None:
         return config.update_hosts
     metadata = urlsplit(config.metadata_url).hostname if config.metadata_url else None
-    return tuple(filter(None, (*named_hosts, fleet_host, metadata)))
+    return tuple(dict.fromkeys(filter(None, (*named, fleet_host, metadata))))
+
+
+def named_hosts(bundle: ClaimBundle | None) -> tuple[str, ...]:
+    """Those that came flashed."""
+    return (bundle.claim.host, *bundle.update_hosts) if bundle else ()
 
 
 def _assigned_bytes(updater: Updater) -> int:

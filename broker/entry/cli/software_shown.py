@@ -78,7 +78,7 @@ def show_software(
 
 def _image(path: str, version: str) -> str:
     """Images have a path of several parts; a mere component's name is of what the factory made."""
-    return f"{path} ({version})" if "/" in path else f"{path} {version}, from the factory"
+    return f"{path} ({version})" if "/" in path else f"{path} {version} (from the factory)"
 
 
 def _support(known: DeviceUpdate, now: datetime) -> str:

@@ -22,5 +22,5 @@ def test_what_came_from_the_factory_is_told_from_what_was_installed(
     assert software_cells(known, NOW) == ("1.0, 2.1", "-")
     show_software(known, [], NOW)
     said = " ".join(capsys.readouterr().out.split())
-    assert "main 1.0, from the factory" in said
+    assert "main 1.0 (from the factory)" in said
     assert "lamp/radio/2.1/radio.bin (2.1)" in said

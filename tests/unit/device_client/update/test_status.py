@@ -1,6 +1,7 @@
 """What `muster-device` says of updates, and remembers of what it's told."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from device_client.update import config, steps
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.entry import FOLDER
 from device_client.update.images import Running
-from device_client.update.journal import Journal
+from device_client.update.journal import Journal, Stage
 from tests.support.update_repository import NOW, MadeRepository, assignment
 
 
@@ -21,7 +22,13 @@ def state(tmp_path: Path) -> Path:
     config.remember(tmp_path / FOLDER, None, "meter", "a")
     journal = Journal(tmp_path / FOLDER)
     over = datetime(2020, 1, 2, tzinfo=UTC)
-    journal.open({"main": Running(version="1.0.0", security_counter=3, support_until=over)})
+    factory = Running(
+        version="1.0.0",
+        security_counter=3,
+        support_until=over,
+        vulnerability_contact="mailto:security@example.com",
+    )
+    journal.open({"main": factory})
     target = MadeRepository().add("meter/2/image", b"x")
     journal.change(steps.taken_up(journal.state, assignment(target), NOW))
     refusal = UpdateRefused(UpdateCode.METADATA_EXPIRED, "the timestamp is old")
@@ -32,9 +39,13 @@ def state(tmp_path: Path) -> Path:
 def test_for_people(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--state", str(state)]) == 0
     said = capsys.readouterr().out
-    assert "main 1.0.0 (security counter 3)" in said
+    assert "meter, revision a" in said
+    assert "main 1.0.0 from the factory (security counter 3)" in said
+    assert "mailto:security@example.com" in said
+    assert "agent:          not running" in said
+    assert "clock:          believed; it's 20" in said
     assert "until 2020-01-02 00:00:00 UTC, which is over" in said
-    assert "spring, checking: meter/2/image" in said
+    assert "spring, checking: meter/2/image; one try in vain" in said
     assert "metadata_expired at 2026-11-23 12:00:00 UTC: the timestamp is old" in said
     assert "muster update status" in said, "what to do next"
 
@@ -52,3 +63,38 @@ def test_without_a_model_there_is_nothing_to_say(
 ) -> None:
     assert cli.main(["status", "--json", "--state", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["software"] is None
+
+
+def test_what_an_update_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = tmp_path / "told.json"
+    told.write_text('{"model": "meter", "update_hosts": ["*.cdn.example"]}')
+    config.remember(tmp_path / FOLDER, told, None, None)
+    journal = Journal(tmp_path / FOLDER)
+    journal.open({})
+    never = datetime(2199, 1, 1, 12, tzinfo=UTC)
+    payload = assignment(
+        MadeRepository().add("meter/2/image", b"x"),
+        not_before=never,
+        window="22:00-23:00",
+        expires=never,
+    )
+    journal.change(steps.taken_up(journal.state, payload, NOW))
+    journal.change(steps.chosen(journal.state, ()))
+    journal.change(steps.moved(journal.state, Stage.READY))
+    assert cli.main(["status", "--state", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "spring, ready: meter/2/image; switched at 2199-01-01 22:00:00 UTC; window 22:00" in said
+    assert "images from:    *.cdn.example, blocks over MQTT" in said
+    assert "update root:    missing" in said
+
+
+def test_an_assignment_that_expired_waits_for_the_service(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(state / FOLDER)
+    journal.open({})
+    assert journal.state.work is not None
+    over = replace(journal.state.work, expires=datetime(2020, 1, 1, tzinfo=UTC))
+    journal.change(replace(journal.state, work=over))
+    cli.main(["status", "--state", str(state)])
+    assert "expired: it waits for the service to say it again" in capsys.readouterr().out
