@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from broker.protocol import codec
-from device_client import keystore, status
+from device_client import keystore
 from device_client.agent import Agent, utc_now
 from device_client.arguments import Command, Options, parse
 from device_client.disk import on_disk
@@ -26,8 +26,8 @@ from device_client.errors import (
 from device_client.hardware import hardware_serial
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
+from device_client.noting import StatusFile
 from device_client.settings import Timing
-from device_client.status import StatusFile
 from device_client.timekeeping import CLOCK_FILE, Timekeeper
 
 log = logging.getLogger(__name__)
@@ -131,13 +131,14 @@ def _status(options: Options) -> int:
             f"There is no state directory {options.state}.",
             "Correct --state DIR; 'muster-device claim' makes a new device's.",
         )
+    # An agent, which lives long, does without what only this command needs.
+    from device_client import showing, status
+
     report = status.report(options.state)
     if options.json:
         print(codec.encode(report).decode())
     else:
-        from device_client.showing import for_people
-
-        print(for_people(report))
+        print(showing.for_people(report))
     return 0
 
 

@@ -1,34 +1,19 @@
-"""What the agent does and what stands in its way, for `muster-device status`."""
+"""How far this device has come and what stands in its way: `muster-device status`."""
 
-import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from broker.protocol import codec
-from broker.protocol.codes import Refused
 from broker.protocol.messages import Endpoint
-from device_client import keystore
+from device_client import keystore, noting
 from device_client.enrollment import Enrollment
-from device_client.errors import DeviceError
 from device_client.identity import Identity, Origin
 from device_client.keystore import Keystore
+from device_client.noting import Activity, LastError, Note
 from device_client.schedule import planned
 from device_client.timekeeping import CLOCK_FILE, Standing, Timekeeper
 from device_client.trust import TrustStore
-
-log = logging.getLogger(__name__)
-
-
-class Activity(StrEnum):
-    """What a working agent is at."""
-
-    IDLE = "idle"
-    CLAIMING = "claiming"
-    CONNECTING = "connecting"
-    RECOVERING = "recovering"
-    ONLINE = "online"
 
 
 class Membership(StrEnum):
@@ -38,16 +23,6 @@ class Membership(StrEnum):
     UNCLAIMED = "unclaimed"
     UNCONFIRMED = "unconfirmed"
     CONFIRMED = "confirmed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LastError:
-    """What went wrong last and hasn't gone right since."""
-
-    code: str
-    message: str
-    remedy: str
-    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,64 +91,10 @@ class Report:
     software: Software | None = None
 
 
-@dataclass(frozen=True)
-class _Note:
-    activity: Activity = Activity.IDLE
-    last_error: LastError | None = None
-    renewal_due: datetime | None = None
-    clock: Standing = Standing.BELIEVED
-
-
-class StatusFile:
-    """A note on the disk for people, rewritten when something changes; losing it is no harm."""
-
-    def __init__(self, directory: Path) -> None:
-        """`directory` is the keystore's."""
-        self._path = directory / "status.json"
-        self._note = _read(self._path)
-
-    def note(self, activity: Activity, clock: Standing | None = None) -> None:
-        """The agent is at `activity` now; being online ends what was wrong before.
-
-        `clock` is what it thinks of its clock, if it has thought again.
-        """
-        error = None if activity is Activity.ONLINE else self._note.last_error
-        self._write(
-            replace(
-                self._note,
-                activity=activity,
-                last_error=error,
-                clock=clock or self._note.clock,
-            )
-        )
-
-    def note_plan(self, renewal_due: datetime, clock: Standing) -> None:
-        """When the certificate is to be renewed, and what the agent thinks of the clock."""
-        self._write(replace(self._note, renewal_due=renewal_due, clock=clock))
-
-    def note_error(self, error: DeviceError, at: datetime) -> None:
-        """Something went wrong. The same again isn't written again: flash wears out."""
-        last = self._note.last_error
-        if last is None or (last.code, last.message) != (error.stable_code, str(error)):
-            last = LastError(code=error.stable_code, message=str(error), remedy=error.remedy, at=at)
-        self._write(replace(self._note, last_error=last))
-
-    def _write(self, note: _Note) -> None:
-        if note == self._note:
-            return
-        self._note = note
-        temporary = self._path.with_name(".status.json.new")
-        try:
-            temporary.write_bytes(codec.encode(note))
-            temporary.replace(self._path)
-        except OSError as error:
-            log.warning("the status can't be written: %s", error)
-
-
 def report(directory: Path) -> Report:
     """What the state directory says, while an agent may be at work in it."""
     store = keystore.looked_at(directory)
-    note = _read(directory / "status.json")
+    note = noting.read(directory)
     if not keystore.is_locked(directory):
         note = replace(note, activity=Activity.IDLE)
     claim = store.enrollment_if_readable()
@@ -209,7 +130,7 @@ def _software(
     )
 
 
-def _of_member(report: Report, identity: Identity, store: Keystore, note: _Note) -> Report:
+def _of_member(report: Report, identity: Identity, store: Keystore, note: Note) -> Report:
     successor = store.succession.successor()
     return replace(
         report,
@@ -226,10 +147,3 @@ def _of_member(report: Report, identity: Identity, store: Keystore, note: _Note)
         successor=successor.certificate_serial if successor else None,
         is_recovering=note.activity is Activity.RECOVERING,
     )
-
-
-def _read(path: Path) -> _Note:
-    try:
-        return codec.decode(path.read_bytes(), _Note)
-    except (OSError, Refused):
-        return _Note()
