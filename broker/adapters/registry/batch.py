@@ -61,6 +61,7 @@ def open_transaction(
         DatabaseFailure: the database failed at any point, even if the block ignored that.
     """
     session: Session | None = None
+    pool = engine.pool
     try:
         with engine.connect() as connection, connection.begin():
             transaction, session = transaction_on(connection, compiler)
@@ -86,6 +87,10 @@ def open_transaction(
             # What lost one connection has lost those that rest in the pool as well.
             engine.dispose()
         raise broken from error
+    finally:
+        if engine.pool is not pool:
+            # It was replaced meanwhile, and what has come back to the old one isn't closed with it.
+            pool.dispose()
 
 
 class BatchRunner:

@@ -10,9 +10,11 @@ import psycopg
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.registry.engine import SQLITE_SETTINGS
+from broker.adapters.registry.batch import open_transaction
+from broker.adapters.registry.engine import SQLITE_SETTINGS, reading_engine
 from broker.adapters.registry.errors import translated
 from broker.adapters.registry.migrate import migrate
+from broker.adapters.registry.session import Compiler
 from broker.core.records import Event, EventKind
 from broker.ports import DeviceFilter, EventFilter, ReadTransaction, RegistryError, WriteTransaction
 from tests.support.postgres import PostgresCluster
@@ -119,6 +121,16 @@ async def test_no_reader_keeps_a_connection_of_before_the_restart(
         await asyncio.to_thread(cluster.restart)
         for _ in range(8):
             assert await registry.read(lambda tx: tx.counter("n")) == 0
+
+
+def test_what_comes_back_to_a_pool_that_was_given_up_is_closed(tmp_path: Path) -> None:
+    engine = reading_engine(with_schema(tmp_path / "registry.db"), 2)
+    with open_transaction(engine, Compiler(engine.dialect)) as (_, session):
+        connection = session.connection.connection.dbapi_connection
+        engine.dispose()  # as another reader does whose server went away
+    assert isinstance(connection, sqlite3.Connection)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 async def test_a_server_that_is_away_is_named(cluster: PostgresCluster) -> None:
