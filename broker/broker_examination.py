@@ -2,10 +2,12 @@
 
 import asyncio
 
+from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.brokers.probe import (
     ProbeError,
     ProbeFiles,
     UnreachableError,
+    is_steered_by,
     probe_broker,
     probe_server,
 )
@@ -33,14 +35,43 @@ async def _for_service(installation: Installation, zone: Zone) -> Finding:
         message = "Its port is chosen when it starts, so it can't be tried."
         remedy = f"Set {zone}.port in {installation.home.settings}."
         return Finding(Level.WARNING, "broker", subject, message, remedy)
-    pair = installation.home.service(zone)
-    files = ProbeFiles(installation.home.server_anchors, pair.certificate, pair.key)
+    broker = Endpoint(host=host, port=port)
     try:
-        agreed = await probe_broker(Endpoint(host=host, port=port), broker_name(zone), files)
+        agreed = await probe_broker(broker, broker_name(zone), _files(installation, zone))
     except ProbeError as error:
         return Finding(Level.ERROR, "broker", subject, f"{error}.", error.remedy)
     message = f"{host}:{port} and the service accept each other ({agreed})."
     return Finding(Level.OK, "broker", subject, message)
+
+
+async def check_admin_socket(installation: Installation, zone: Zone) -> None:
+    """Whether it's the socket of the Mosquitto that serves this zone.
+
+    Raises:
+        BrokerControlError: it's another's, or can't be visited.
+    """
+    settings = installation.settings.zone(zone)
+    if settings.admin_socket is None:
+        return
+    host, port = settings.for_service
+    path = installation.home.path / settings.admin_socket
+    try:
+        is_its = await is_steered_by(
+            Endpoint(host=host, port=port), _files(installation, zone), path
+        )
+    except ProbeError:
+        return  # the other finding about the broker says so
+    if not is_its:
+        raise BrokerControlError(
+            BrokerControlCode.BROKER_MISMATCH,
+            f"{path} is another broker's than {host}:{port}",
+            f"set {zone}.admin_socket, pid_file and reload_socket to those of this zone's broker",
+        )
+
+
+def _files(installation: Installation, zone: Zone) -> ProbeFiles:
+    pair = installation.home.service(zone)
+    return ProbeFiles(installation.home.server_anchors, pair.certificate, pair.key)
 
 
 async def _for_devices(installation: Installation, zone: Zone) -> Finding | None:

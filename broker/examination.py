@@ -17,7 +17,7 @@ from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.ca import findings as ca_findings
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
-from broker.broker_examination import examine_brokers
+from broker.broker_examination import check_admin_socket, examine_brokers
 from broker.core.ca_rollover import in_force
 from broker.installation import Installation
 from broker.ports import RegistryError
@@ -207,6 +207,7 @@ async def _examine_steering(installation: Installation, zone: Zone) -> list[Find
     subject = f"{zone} broker"
     try:
         await _check_steering(installation.home.path, settings)
+        await check_admin_socket(installation, zone)
     except BrokerControlError as error:
         message, remedy = _sentence(error.message), _sentence(error.remedy)
         return [Finding(Level.ERROR, "broker_control", subject, message, remedy)]

@@ -206,6 +206,19 @@ async def test_a_pid_file_of_the_other_broker_is_an_error(mosquittos: Stack) -> 
     assert levels(await steering(mosquittos)) == ("error", "ok")
 
 
+async def test_exchanged_sockets_are_noticed(
+    mosquittos: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is in order, but the service would have the other zone's broker read a CRL."""
+    for zone, other in ((Zone.CLAIM, Zone.FLEET), (Zone.FLEET, Zone.CLAIM)):
+        endpoint = mosquittos.brokers[other].endpoint
+        monkeypatch.setenv(f"MUSTER_{zone.upper()}__PID_FILE", str(endpoint.pid_file))
+        monkeypatch.setenv(f"MUSTER_{zone.upper()}__ADMIN_SOCKET", str(endpoint.admin_socket))
+    findings = await steering(mosquittos)
+    assert levels(findings) == ("error", "error")
+    assert "another broker's" in findings["fleet broker"].message
+
+
 async def test_a_reload_socket_is_looked_at_without_a_reload(
     mosquittos: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ MAX_CLIENT_ID: Final = 1024
 """Bytes; more than Muster ever names."""
 _CLEAN_SESSION: Final = 0x02
 _KEEPALIVE_S: Final = 10
-_CONNACK_ACCEPTED: Final = b"\x20\x02\x00\x00"
+CONNACK_ACCEPTED: Final = b"\x20\x02\x00\x00"
 _DISCONNECT: Final = b"\xe0\x00"
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: socket(7), SO_PEERCRED
 
@@ -40,7 +40,7 @@ async def visit(path: Path, client_id: str, timeout_s: float) -> int:
         BrokerControlError: CLIENT_ID_INVALID, BROKER_DOWN, BROKER_SILENT, BROKER_REFUSED,
             NOT_PERMITTED.
     """
-    packet = _connect(client_id)
+    packet = connect_packet(client_id)
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(path)
@@ -74,8 +74,8 @@ async def _enter_and_leave(
     connection: socket.socket = writer.get_extra_info("socket")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     writer.write(packet)
-    answer = await reader.readexactly(len(_CONNACK_ACCEPTED))
-    if answer != _CONNACK_ACCEPTED:
+    answer = await reader.readexactly(len(CONNACK_ACCEPTED))
+    if answer != CONNACK_ACCEPTED:
         raise BrokerControlError(
             BrokerControlCode.BROKER_REFUSED,
             "Mosquitto refuses the connection on the admin socket",
@@ -88,7 +88,12 @@ async def _enter_and_leave(
     return pid
 
 
-def _connect(client_id: str) -> bytes:
+def connect_packet(client_id: str) -> bytes:
+    """CONNECT with a clean session and no credentials.
+
+    Raises:
+        BrokerControlError: CLIENT_ID_INVALID.
+    """
     name = client_id.encode()
     if not 0 < len(name) <= MAX_CLIENT_ID:
         raise BrokerControlError(

@@ -1,7 +1,12 @@
-"""Trying whether a broker is the one that it should be, and lets the service in, by TLS alone."""
+"""Trying whether a broker is the one that it should be, and lets the service in.
+
+Under a client id of the probe's own: a second connection with the service's would end the first.
+"""
 
 import asyncio
+import errno
 import os
+import secrets
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.adapters.brokers.admin_socket import CONNACK_ACCEPTED, connect_packet, visit
 from broker.protocol.messages import Endpoint
 
 _TIMEOUT_S: Final = 5.0
@@ -50,10 +56,32 @@ async def probe_broker(broker: Endpoint, name: str, files: ProbeFiles) -> str:
         ProbeError: it didn't come to that.
     """
     with _explained(broker):
-        context = await asyncio.to_thread(_context, files.anchors)
-        await asyncio.to_thread(context.load_cert_chain, files.certificate, files.key)
+        context = await asyncio.to_thread(_service_context, files)
         async with asyncio.timeout(_TIMEOUT_S):
             return await _handshake(broker, name, context, is_judged=True)
+
+
+async def is_steered_by(broker: Endpoint, files: ProbeFiles, admin_socket: Path) -> bool:
+    """Whether the admin socket is this very broker's: who visits there ends a connection here.
+
+    Raises:
+        ProbeError: the service can't connect, so nobody knows.
+        BrokerControlError: the socket can't be visited.
+    """
+    client_id = f"muster-doctor-{secrets.token_hex(8)}"
+    with _explained(broker):
+        context = await asyncio.to_thread(_service_context, files)
+        async with asyncio.timeout(_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=context)
+        try:
+            writer.write(connect_packet(client_id))
+            async with asyncio.timeout(_TIMEOUT_S):
+                if await reader.read(len(CONNACK_ACCEPTED)) != CONNACK_ACCEPTED:
+                    raise ConnectionResetError(errno.ECONNRESET, "refused")
+            await visit(admin_socket, client_id, _TIMEOUT_S)
+            return await _ends(reader)
+        finally:
+            writer.transport.abort()
 
 
 async def probe_server(broker: Endpoint, name: str, anchors: Path) -> None:
@@ -102,6 +130,12 @@ def _context(anchors: Path) -> ssl.SSLContext:
     return context
 
 
+def _service_context(files: ProbeFiles) -> ssl.SSLContext:
+    context = _context(files.anchors)
+    context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
 async def _handshake(
     broker: Endpoint, name: str, context: ssl.SSLContext, *, is_judged: bool
 ) -> str:
@@ -134,6 +168,17 @@ async def _await_verdict(reader: asyncio.StreamReader) -> None:
             await reader.read(1)
     except TimeoutError:
         return
+
+
+async def _ends(reader: asyncio.StreamReader) -> bool:
+    """Whether the broker ends the connection, in a time in which it has certainly done so."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await reader.read(1) == b""
+    except TimeoutError:
+        return False
+    except (ssl.SSLError, ConnectionError):
+        return True
 
 
 def _cause(error: OSError) -> str:
