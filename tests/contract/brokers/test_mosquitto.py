@@ -141,11 +141,13 @@ async def test_what_is_no_client_id_is_refused(mosquitto: RunningMosquitto, clie
     assert await refusal_of(mosquitto.control.disconnect(client_id)) == "client_id_invalid"
 
 
+@pytest.mark.parametrize("name", [None, "lamp", "muster-service-fleet"])
 async def test_whoever_opens_the_admin_socket_reads_and_writes_nothing(
-    mosquitto: RunningMosquitto, certificates: Certificates
+    mosquitto: RunningMosquitto, certificates: Certificates, name: str | None
 ) -> None:
     """Its listener has no certificates, so what it may do is the ACL's affair alone."""
     admin = paho.Client(CallbackAPIVersion.VERSION2, client_id="admin", transport="unix")
+    admin.username_pw_set(name)
     async with peer(mosquitto.service_port, certificates.service(Zone.FLEET)) as service:
         await service.hear("muster/v1/#")
 
@@ -153,9 +155,10 @@ async def test_whoever_opens_the_admin_socket_reads_and_writes_nothing(
             admin.connect(str(mosquitto.endpoint.admin_socket))
             admin.loop_start()
             try:
-                forged = admin.publish("muster/v1/device/lamp/confirm/accepted", b"forged", qos=1)
-                forged.wait_for_publish(5)
-                assert forged.is_published()
+                for topic in ("confirm", "confirm/accepted"):
+                    forged = admin.publish(f"muster/v1/device/lamp/{topic}", b"forged", qos=1)
+                    forged.wait_for_publish(5)
+                    assert forged.is_published()
             finally:
                 admin.disconnect()
                 admin.loop_stop()
