@@ -7,11 +7,14 @@ from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate
-from broker.core.successor import Member, Succeed, decide_successor
+from broker.core.successor import SUCCESSORS_A_DAY, Member, Succeed, decide_successor
 from broker.protocol.codes import Code, Refused
 
 MEMBERS: Final = {DeviceState.ACTIVE, DeviceState.ROTATING}
 """Who lives on a proven certificate."""
+SUCCESSORS_IN_A_GRACE: Final = SUCCESSORS_A_DAY // 2
+"""Of a day's, while an old key may ask, too: who copied that can't use up what the device needs
+once its grace is over."""
 _NEXT_SWEEP_S: Final = 60
 
 
@@ -36,7 +39,8 @@ def decide_renew(
         raise Refused(Code.CERTIFICATE_UNCONFIRMED)
     if member.device.state not in MEMBERS:
         raise Refused(Code.DEVICE_BLOCKED)
-    decision = decide_successor(member, csr, key_certificate, now)
+    most = SUCCESSORS_IN_A_GRACE if lingering(member, now) else SUCCESSORS_A_DAY
+    decision = decide_successor(member, csr, key_certificate, now, most)
     if isinstance(decision, Succeed) and any(_has_outlived(c, now) for c in member.certificates):
         # Brokers vouch for the name, not for the certificate: this may be who copied the old key.
         raise Refused(

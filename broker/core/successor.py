@@ -50,7 +50,11 @@ class Succeed:
 
 
 def decide_successor(
-    member: Member, csr: VerifiedCsr, key_certificate: Certificate | None, now: datetime
+    member: Member,
+    csr: VerifiedCsr,
+    key_certificate: Certificate | None,
+    now: datetime,
+    most: int = SUCCESSORS_A_DAY,
 ) -> Succeed | Repeat:
     """What becomes of a member's request for its next certificate.
 
@@ -59,6 +63,7 @@ def decide_successor(
         csr: for which key.
         key_certificate: the newest certificate that was ever issued for that key.
         now: the calendar time.
+        most: how many it may have been issued within a day, with this one.
 
     Raises:
         Refused: KEY_NOT_ALLOWED, CSR_NAME_MISMATCH, KEY_IN_USE, KEY_NOT_NEW, KEY_RETIRED or
@@ -76,16 +81,16 @@ def decide_successor(
         if key_certificate.state is CertificateState.ISSUED and key_certificate.is_live(now):
             return Repeat(device, key_certificate)
         _check_known_key(key_certificate, group)
-    _check_pace(member, now)
+    _check_pace(member, now, most)
     dropped = tuple(c for c in member.certificates if c.state is CertificateState.ISSUED)
     return Succeed(member, dropped)
 
 
-def _check_pace(member: Member, now: datetime) -> None:
+def _check_pace(member: Member, now: datetime, most: int) -> None:
     lately = sorted(at for at in member.succeeded_at if now - at < _DAY)
-    if len(lately) >= SUCCESSORS_A_DAY:
-        wait = min(lately[-SUCCESSORS_A_DAY] + _DAY - now, _WAIT_AT_MOST)
-        detail = f"{len(lately)} certificates in a day; a device gets {SUCCESSORS_A_DAY}."
+    if len(lately) >= most:
+        wait = min(lately[-most] + _DAY - now, _WAIT_AT_MOST)
+        detail = f"{len(lately)} certificates in a day; a device gets {most}."
         raise Refused(Code.RATE_LIMITED, detail, retry_after_s=ceil(wait.total_seconds()))
 
 

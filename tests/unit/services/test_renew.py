@@ -8,6 +8,7 @@ import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import EventKind, Reprovision, RevocationReason, RotationKey
+from broker.core.renew_policy import SUCCESSORS_IN_A_GRACE
 from broker.core.successor import SUCCESSORS_A_DAY
 from broker.protocol import limits
 from broker.protocol.codes import Code, Refused
@@ -90,6 +91,23 @@ async def test_a_device_s_key_makes_no_certificates_without_end(desk: Desk) -> N
     assert len(await desk.certificates()) == 1 + SUCCESSORS_A_DAY
     desk.clock.at += timedelta(days=1)
     await renew(desk, fresh_key())
+
+
+async def test_an_old_key_leaves_the_device_some_of_the_day_s_certificates(desk: Desk) -> None:
+    """Whoever copied it asks on, and proves none of what it gets."""
+    await desk.join("A1")
+    await rotate(desk, fresh_key())
+    for _ in range(SUCCESSORS_IN_A_GRACE - 1):
+        await renew(desk, fresh_key())
+    with pytest.raises(Refused) as refused:
+        await renew(desk, fresh_key())
+    assert refused.value.code is Code.RATE_LIMITED
+    desk.clock.at += GRACE
+    assert await desk.superseding.revoke_superseded() >= 1
+    for _ in range(SUCCESSORS_A_DAY - SUCCESSORS_IN_A_GRACE):
+        await renew(desk, fresh_key())
+    with pytest.raises(Refused):
+        await renew(desk, fresh_key())
 
 
 async def test_fifty_requests_at_once_make_one_certificate(desk: Desk) -> None:
