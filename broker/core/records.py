@@ -234,6 +234,7 @@ class EventKind(StrEnum):
     UPDATE_REFUSED = "update.refused"
     UPDATE_CANCELLED = "update.cancelled"
     SERVICE_STARTED = "service.started"
+    AUDIT_GAP = "audit.gap"
 
 
 @dataclass(frozen=True)

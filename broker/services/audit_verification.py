@@ -1,0 +1,109 @@
+"""Whether the audit log is what was sealed: every event is read again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from broker.audit_ports import AuditError, AuditHead, AuditKey
+from broker.core.audit_chain import SEGMENT, Floor, Seal, chained
+from broker.core.records import Event
+from broker.ports import ReadTransaction, Registry
+from broker.services.audit_seals import end_of, lost_to
+from broker.services.doctor import Finding, Level
+
+_CHECK = "audit_log"
+_REMEDY = (
+    "Compare with a backup ('muster events export' of both) and with the service's log. Somebody "
+    "who may write to the registry did so, if you didn't."
+)
+
+
+async def verify(registry: Registry, key: AuditKey, head: AuditHead) -> AsyncIterator[Finding]:
+    """What is wrong, and at the end how far it goes.
+
+    Events that were added since the last seal can't be verified yet; they are counted.
+    """
+    last: Seal | Floor = Floor()
+    try:
+        while True:
+            step = await registry.read(partial(_next, key=key, last=last))
+            if step.dropped is not None:
+                last = step.dropped
+            elif step.seal is not None:
+                for finding in await asyncio.to_thread(_compare, last, step.seal, step.events):
+                    yield finding
+                last = step.seal
+            else:
+                break
+        heads = await asyncio.to_thread(lambda: [key.seal(each) for each in head.read()])
+    except AuditError as error:
+        yield Finding(Level.ERROR, _CHECK, "seals", str(error), error.remedy)
+        return
+    lost = lost_to(last, heads)
+    if lost is not None:
+        yield _missing(last, lost)
+    unsealed = f"{len(step.events)}{' or more' if len(step.events) == SEGMENT else ''}"
+    message = f"Read up to event {last.last_id:,}; added since its last seal: {unsealed}."
+    yield Finding(Level.OK, _CHECK, "audit log", message)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What follows in one view of the registry: the service seals and drops meanwhile."""
+
+    dropped: Floor | None
+    seal: Seal | None
+    events: list[Event]
+
+
+def _next(view: ReadTransaction, key: AuditKey, last: Seal | Floor) -> _Step:
+    signed = view.audit_floor()
+    floor = Floor() if signed is None else key.floor(signed)
+    if floor.number > last.number:
+        return _Step(floor, None, [])
+    seals = view.audit_seals(last.number, 1)
+    if not seals:
+        return _Step(None, None, view.events_after(last.last_id, SEGMENT))
+    seal = key.seal(seals[0])
+    found = view.events_after(seal.after_id, seal.events + 1)
+    return _Step(None, seal, [each for each in found if (each.id or 0) <= seal.last_id])
+
+
+def _compare(last: Seal | Floor, seal: Seal, events: list[Event]) -> Iterator[Finding]:
+    subject = f"events {seal.after_id + 1} to {seal.last_id}"
+    if (seal.number, seal.after_id) != (last.number + 1, last.last_id):
+        yield _wrong(subject, "The seal before theirs is missing.")
+        return
+    if seal.lost_to is not None:
+        message = f"Before them, events up to {seal.lost_to} were lost: a backup was restored."
+        yield Finding(Level.WARNING, _CHECK, subject, message, _REMEDY)
+    if chained(last.digest, events) != seal.digest:
+        what = "changed" if len(events) == seal.events else "removed or added"
+        yield _wrong(subject, f"Since they were sealed, some were {what}.")
+
+
+async def examine_audit(registry: Registry, key: AuditKey, head: AuditHead) -> list[Finding]:
+    """What can be told without reading it all: that its seals are there, and none is missing."""
+    kept = await registry.read(lambda view: (view.newest_audit_seal(), view.audit_floor()))
+    try:
+        last = end_of(key, *kept)
+        lost = lost_to(
+            last, await asyncio.to_thread(lambda: [key.seal(each) for each in head.read()])
+        )
+    except AuditError as error:
+        return [Finding(Level.ERROR, _CHECK, "audit log", str(error), error.remedy)]
+    if lost is not None:
+        return [_missing(last, lost)]
+    return [Finding(Level.OK, _CHECK, "audit log", f"Sealed up to event {last.last_id:,}.")]
+
+
+def _missing(last: Seal | Floor, lost: int) -> Finding:
+    return _wrong(
+        f"events {last.last_id + 1} to {lost}",
+        "They had been sealed, and the registry doesn't hold them.",
+    )
+
+
+def _wrong(subject: str, message: str) -> Finding:
+    return Finding(Level.ERROR, _CHECK, subject, message, _REMEDY)
