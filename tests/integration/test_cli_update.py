@@ -214,3 +214,14 @@ def test_bundles_carry_the_first_root(operator: Operator) -> None:
     root = bundle("after")
     assert root is not None
     assert json.loads(root)["signed"]["version"] == 1
+
+
+def test_bundles_name_the_hosts_that_have_images(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices ask no others, whatever they are told later."""
+    sources = ["https://cdn.example.com/targets", "http://10.0.0.7:8080/updates/targets"]
+    monkeypatch.setenv("MUSTER_UPDATES__SOURCES", json.dumps(sources))
+    claim_certificate(operator, "hosts")
+    bundle = read_bundle((operator.folder / "hosts.json").read_bytes())
+    assert bundle.update_hosts == ("cdn.example.com", "10.0.0.7")
