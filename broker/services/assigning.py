@@ -34,7 +34,7 @@ _TOGETHER: Final = 250
 """Of them, those whose assignments are signed, and committed, together."""
 _GOOD_FOR: Final = LIFETIME / 14
 """So long what was prepared may wait; the times of an assignment begin when it's signed."""
-_GIVEN_TOGETHER: Final = 500
+_GIVEN_TOGETHER: Final = 1000
 """Of those who are prepared: nothing is done for each alone, so the commit is what counts."""
 _LOOK_FOR_FORMER_S: Final = 60.0
 _HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
@@ -132,7 +132,8 @@ class Assigner:
         if not await self._registry.read(lambda view: view.has_prepared(rollout.name)):
             return told
         while told < most:
-            limit = min(_GIVEN_TOGETHER, most - told)
+            # The first ones early, so that there is something to publish beside the rest.
+            limit = min(_GIVEN_TOGETHER if told else _TOGETHER, most - told)
             given = await self._registry.write(
                 lambda tx: _give(tx, rollout.name, wave, usable, limit, self._clock.now())  # noqa: B023
             )

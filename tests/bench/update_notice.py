@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -28,7 +28,7 @@ from broker.adapters.clock import SystemClock
 from broker.core.csr import fingerprint_of_key
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device
-from broker.core.rollout import Rollout, RolloutInput, Selection
+from broker.core.rollout import Progress, Rollout, RolloutInput, Selection
 from broker.ports import Registry, WriteTransaction
 from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
 from broker.protocol.topics import Desired, desired_topic, metadata_topic
@@ -235,7 +235,7 @@ async def _open(
 
 
 class _Operator:
-    """Has all of the fleet told, again and again; each rollout takes it over."""
+    """Has all of the fleet told, again and again."""
 
     def __init__(
         self, stack: Stack, workshop: Workshop, path: str, fleet: Fleet, devices: int
@@ -282,7 +282,19 @@ class _Operator:
             before, began = CpuMark.now([self._service]), time.monotonic()
             await word(registry)
             await told.wait()
-        return Round(max(told.at) - began, before.since())
+            cpu_s = before.since()
+            await registry.write(self._over)
+        return Round(max(told.at) - began, cpu_s)
+
+    def _over(self, tx: WriteTransaction) -> None:
+        """Whoever was told has installed it, as the service notes it down when they report so."""
+        now = self._clock.now()
+        for rollout in tx.moving_rollouts():
+            for part in tx.parts(rollout.name, [Progress.ASSIGNED], None, self._devices):
+                tx.save_part(replace(part, progress=Progress.INSTALLED, changed_at=now))
+                held = tx.given_assignment(part.device_id, part.sequence or 0)
+                assert held is not None
+                tx.save_assignment(replace(held, settled_at=now))
 
     def _planned(self, *, hold: bool) -> Rollout:
         push = Push(next(self._names), (self._path,), Selection(everyone=True), hold=hold)

@@ -24,7 +24,14 @@ from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.settings import BrokerKind
 from broker.updating import update_repository
-from tests.fault.dying_rollout import CALLING_BACK, PUBLISHING, REPORTING, TELLING
+from tests.fault.dying_rollout import (
+    CALLING_BACK,
+    PREPARING,
+    PUBLISHING,
+    RELEASING,
+    REPORTING,
+    TELLING,
+)
 from tests.support.acting import joined
 from tests.support.certificates import Client
 from tests.support.peers import peer
@@ -47,12 +54,13 @@ class Site:
     workshop: Workshop
     path: str
 
-    async def push(self, *clients: Client) -> str:
+    async def push(self, *clients: Client, hold: bool = False) -> str:
         """Writes a rollout for these down; its name."""
         published = update_repository(self.stack.home, None).targets()
         clock, name = SystemClock(), f"kill-{next(_numbers)}"
         selection = Selection(devices=tuple(DeviceId(client.name) for client in clients))
-        planned = rollouts.planned(Push(name, (self.path,), selection), published, clock.now())
+        push = Push(name, (self.path,), selection, hold=hold)
+        planned = rollouts.planned(push, published, clock.now())
         async with open_registry(self.stack.home, self.stack.installation.settings) as registry:
             await rollouts.start(registry, clock, planned)
         return name
@@ -61,9 +69,9 @@ class Site:
         async with open_registry(self.stack.home, self.stack.installation.settings) as registry:
             return await rollouts.look(registry, name)
 
-    async def cancel(self, name: str) -> None:
+    async def steer(self, name: str, happens: RolloutInput) -> None:
         async with open_registry(self.stack.home, self.stack.installation.settings) as registry:
-            await rollouts.steer(registry, SystemClock(), name, RolloutInput.CANCEL, None)
+            await rollouts.steer(registry, SystemClock(), name, happens, None)
 
     async def ends(self, name: str, is_over: Callable[[RolloutView], bool]) -> None:
         """Returns when the rollout stands so."""
@@ -175,6 +183,36 @@ async def test_each_device_is_told_one_thing_and_counts_once(
             await counted_once(site, device, EventKind.UPDATE_INSTALLED, 1)
 
 
+@pytest.mark.parametrize("step", [*PREPARING, *RELEASING])
+async def test_what_is_prepared_is_told_once_and_after_the_release(
+    site: Site, step: str, tmp_path: Path
+) -> None:
+    one, two = await new_devices(site, tmp_path)
+    await site.stack.kill_service()
+    name = await site.push(one, two, hold=True)
+    if step in PREPARING:
+        await site.launch_dying(step)
+        await site.has_died()
+    await site.stack.start_service()
+    await site.ends(name, lambda view: view.prepared == 2)
+    async with update_device(site.stack, one) as first, update_device(site.stack, two) as second:
+        if step in RELEASING:
+            await site.stack.kill_service()
+        await site.steer(name, RolloutInput.RELEASE)
+        if step in RELEASING:
+            await site.launch_dying(step)
+            await site.has_died()
+            await site.stack.start_service()
+        for device in (first, second):
+            assignment = await told(device)
+            assert (assignment.rollout, assignment.sequence) == (name, 1)
+            await repeated(device, assignment, Phase.INSTALLED)
+        await site.ends(name, lambda view: view.rollout.state is RolloutState.DONE)
+        assert (await site.look(name)).at(Progress.INSTALLED) == 2
+        for device in (first, second):
+            await counted_once(site, device, EventKind.UPDATE_INSTALLED, 1)
+
+
 @pytest.mark.parametrize("step", CALLING_BACK)
 async def test_who_is_called_back_hears_of_it(site: Site, step: str, tmp_path: Path) -> None:
     one, two = await new_devices(site, tmp_path)
@@ -182,7 +220,7 @@ async def test_who_is_called_back_hears_of_it(site: Site, step: str, tmp_path: P
     async with update_device(site.stack, one) as first, update_device(site.stack, two) as second:
         assignments = [await told(device) for device in (first, second)]
         await site.stack.kill_service()
-        await site.cancel(name)
+        await site.steer(name, RolloutInput.CANCEL)
         await site.launch_dying(step)
         await site.has_died()
         await site.stack.start_service()
