@@ -3,11 +3,13 @@ adapters behind the ports. What `app` is for the service, this is for the comman
 """
 
 import asyncio
+import re
 import tomllib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -25,6 +27,7 @@ from broker.adapters.registry.migrate import migrate
 from broker.adapters.registry.sqlite_file import file_number
 from broker.adapters.run_lock import is_held, noted_registry
 from broker.ports import Registry, Revocation
+from broker.protocol.bundle import HOST_PATTERN, MAX_HOSTS
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
 from broker.protocol.zones import Zone
@@ -194,8 +197,13 @@ class SecretFile:
 
 
 def _hosts(sources: Sequence[str]) -> tuple[str, ...]:
-    hosts = (urlsplit(source).hostname for source in sources)
-    return tuple(dict.fromkeys(host for host in hosts if host))
+    """Those that a device could ask: a bundle that named others couldn't be read."""
+    hosts = []
+    for source in sources:
+        with suppress(ValueError):
+            hosts.append(urlsplit(source).hostname or "")
+    known = (host for host in dict.fromkeys(hosts) if re.match(HOST_PATTERN, host))
+    return tuple(islice(known, MAX_HOSTS))
 
 
 def open_installation(path: Path, passphrase: bytes | None) -> Installation:

@@ -12,7 +12,9 @@ from msgspec import Meta
 from broker.protocol import codec, limits, names
 from broker.protocol.messages import Endpoint, TrustBundle
 
-HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9_.:-]{1,253}\Z")]
+HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9_.:-]{1,253}\Z"
+MAX_HOSTS = 64
+HostPattern = Annotated[str, Meta(pattern=HOST_PATTERN)]
 """A host as it stands in URLs; `*.` before a name stands for all below it."""
 
 
@@ -31,7 +33,7 @@ class ClaimBundle:
     update_root: str | None = None
     """The update repository's first root metadata (1.root.json); none where there are no updates.
     From it every later root is verified, so it never comes from the service at run time."""
-    update_hosts: Annotated[tuple[HostPattern, ...], Meta(max_length=64)] = ()
+    update_hosts: Annotated[tuple[HostPattern, ...], Meta(max_length=MAX_HOSTS)] = ()
     """Who may be asked for images besides the brokers' hosts: a device asks nobody else, whatever
     it is told at run time."""
 

@@ -221,6 +221,7 @@ def test_bundles_name_the_hosts_that_have_images(
 ) -> None:
     """Devices ask no others, whatever they are told later."""
     sources = ["https://cdn.example.com/targets", "http://10.0.0.7:8080/updates/targets"]
+    sources += ["http://[odd/", "http://a~b/", "https://cdn.example.com/other"]
     monkeypatch.setenv("MUSTER_UPDATES__SOURCES", json.dumps(sources))
     claim_certificate(operator, "hosts")
     bundle = read_bundle((operator.folder / "hosts.json").read_bytes())
