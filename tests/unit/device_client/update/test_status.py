@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -98,3 +98,22 @@ def test_an_assignment_that_expired_waits_for_the_service(
     journal.change(replace(journal.state, work=over))
     cli.main(["status", "--state", str(state)])
     assert "expired: it waits for the service to say it again" in capsys.readouterr().out
+
+
+def test_who_was_switched_too_often_today_is_switched_tomorrow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.remember(tmp_path / FOLDER, None, "meter", None)
+    journal = Journal(tmp_path / FOLDER)
+    journal.open({})
+    first = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+    never = datetime(2199, 1, 1, tzinfo=UTC)
+    payload = assignment(MadeRepository().add("meter/2/image", b"x"), expires=never)
+    journal.change(steps.taken_up(journal.state, payload, NOW))
+    journal.change(steps.chosen(journal.state, ()))
+    journal.change(steps.moved(journal.state, Stage.READY))
+    often = tuple(first + timedelta(minutes=n) for n in range(24))
+    journal.change(replace(journal.state, switched=often))
+    cli.main(["status", "--state", str(tmp_path)])
+    tomorrow = first + timedelta(days=1)
+    assert f"switched at {tomorrow:%F %T} UTC" in capsys.readouterr().out
