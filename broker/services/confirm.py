@@ -100,6 +100,8 @@ class ConfirmService:
     def _supersede(
         self, tx: WriteTransaction, device: Device, decision: Activate, now: datetime
     ) -> None:
+        if not decision.superseded:
+            return
         group = tx.group(device.group)
         grace = group.rotation_grace if group else timedelta()
         for old in decision.superseded:

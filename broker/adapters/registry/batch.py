@@ -51,9 +51,36 @@ class _Spoiled(Exception):
         self.error = error
 
 
+class OpenConnection:
+    """One thread's connection, kept open from one transaction to the next: taking it out of
+    SQLAlchemy's pool and putting it back costs a small transaction a tenth of its time."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._connection: sa.Connection | None = None
+
+    def get(self) -> sa.Connection:
+        """The connection, made when there is none.
+
+        Raises:
+            SQLAlchemyError: the database can't be reached.
+        """
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        return self._connection
+
+    def close(self) -> None:
+        """Ends it; the next transaction makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Given back alive, it would rest in a pool that may be disposed of already.
+            connection.invalidate()
+            connection.close()
+
+
 @contextmanager
 def open_transaction(
-    engine: sa.Engine, compiler: Compiler
+    connection: OpenConnection, compiler: Compiler
 ) -> Iterator[tuple[SqlTransaction, Session]]:
     """A transaction that is committed when the block ends, and undone when it raises.
 
@@ -63,8 +90,9 @@ def open_transaction(
     session: Session | None = None
     pool = engine.pool
     try:
-        with engine.connect() as connection, connection.begin():
-            transaction, session = transaction_on(connection, compiler)
+        own = connection.get()
+        with own.begin():
+            transaction, session = transaction_on(own, compiler)
             try:
                 yield transaction, session
                 session.flush()
@@ -75,17 +103,18 @@ def open_transaction(
                 session.close()
                 if session.failure:
                     # SQLAlchemy doesn't see the cursor's errors: it would keep a dead connection.
-                    connection.invalidate()
+                    own.invalidate()
     except BaseException as error:
         failure = session.failure if session else None
         if failure is None and isinstance(error, DATABASE_ERRORS):
             failure = error
         if failure is None:
             raise
+        connection.close()
         broken = DatabaseFailure(failure, begun=session is not None)
         if broken.lost:
             # What lost one connection has lost those that rest in the pool as well.
-            engine.dispose()
+            connection.engine.dispose()
         raise broken from error
     finally:
         if engine.pool is not pool:
@@ -97,8 +126,13 @@ class BatchRunner:
     """Runs works in their order; a crash leaves all of each or nothing. For one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._connection = OpenConnection(engine)
         self._compiler = Compiler(engine.dialect)
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._connection.close()
+        self._connection.engine.dispose()
 
     def run(self, works: Sequence[Work]) -> list[Outcome]:
         """What became of each work; everything done is durable on return. Never raises.
@@ -132,7 +166,7 @@ class BatchRunner:
         return self._together(works)
 
     def _together(self, works: Sequence[Work]) -> list[Outcome]:
-        with open_transaction(self._engine, self._compiler) as (transaction, session):
+        with open_transaction(self._connection, self._compiler) as (transaction, session):
             return [_carry_out(work, transaction, session) for work in works]
 
 

@@ -133,7 +133,10 @@ def _sqlite_engine(
 
     def begun(connection: sa.Connection) -> None:
         file.check()
-        connection.exec_driver_sql(begin)
+        # The driver's, as in a session: SQLAlchemy's way to two words costs ten times theirs.
+        cursor = connection.connection.cursor()
+        cursor.execute(begin)
+        cursor.close()
 
     file = RegistryFile(Path(url.database or ""))
     # Before connecting, too: SQLite would make a file that isn't there.

@@ -1,6 +1,7 @@
 """The registry on SQLite or PostgreSQL."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Final, Self, TypeVar, cast
 
 import sqlalchemy as sa
 
-from broker.adapters.registry.batch import DatabaseFailure, open_transaction
+from broker.adapters.registry.batch import DatabaseFailure, OpenConnection, open_transaction
 from broker.adapters.registry.engine import reading_engine, writing_engine
 from broker.adapters.registry.errors import busy, closed
 from broker.adapters.registry.migrate import check
@@ -111,6 +112,8 @@ class _Readers:
         self._engine = engine
         self._compiler = Compiler(engine.dialect)
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="registry-reader")
+        self._own = threading.local()
+        self._connections: list[OpenConnection] = []
         self._max_waiting = max_waiting
         self._waiting = 0
 
@@ -126,6 +129,8 @@ class _Readers:
     def finish(self) -> None:
         """Ends the threads and lets go of the database. Blocks until the last work ends."""
         self._threads.shutdown()
+        for connection in self._connections:
+            connection.close()
         self._engine.dispose()
 
     def _ended(self, _: object) -> None:
@@ -143,5 +148,13 @@ class _Readers:
             raise failure.error from failure
 
     def _read_once(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
-        with open_transaction(self._engine, self._compiler) as (transaction, _):
+        with open_transaction(self._connection(), self._compiler) as (transaction, _):
             return work(transaction)
+
+    def _connection(self) -> OpenConnection:
+        try:
+            own: OpenConnection = self._own.connection
+        except AttributeError:
+            own = self._own.connection = OpenConnection(self._engine)
+            self._connections.append(own)
+        return own

@@ -28,7 +28,6 @@ class Writer:
     """
 
     def __init__(self, engine: sa.Engine, max_batch: int, max_waiting: int) -> None:
-        self._engine = engine
         self._runner = BatchRunner(engine)
         self._max_batch = max_batch
         self._max_waiting = max_waiting
@@ -73,7 +72,7 @@ class Writer:
                 outcomes = self._runner.run([job.work for job in jobs])
                 self._loop.call_soon_threadsafe(_deliver, jobs, outcomes)
         finally:
-            self._engine.dispose()
+            self._runner.close()
 
     def _next(self) -> list[_Job] | None:
         with self._changed:
