@@ -73,7 +73,7 @@ class OpenConnection:
         """Ends it; the next transaction makes another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Given back alive, it would rest in a pool that may be disposed of already.
+            # Given back alive, it would rest in the pool, dead or not.
             connection.invalidate()
             connection.close()
 
@@ -88,7 +88,6 @@ def open_transaction(
         DatabaseFailure: the database failed at any point, even if the block ignored that.
     """
     session: Session | None = None
-    pool = engine.pool
     try:
         own = connection.get()
         with own.begin():
@@ -111,15 +110,7 @@ def open_transaction(
         if failure is None:
             raise
         connection.close()
-        broken = DatabaseFailure(failure, begun=session is not None)
-        if broken.lost:
-            # What lost one connection has lost those that rest in the pool as well.
-            connection.engine.dispose()
-        raise broken from error
-    finally:
-        if engine.pool is not pool:
-            # It was replaced meanwhile, and what has come back to the old one isn't closed with it.
-            pool.dispose()
+        raise DatabaseFailure(failure, begun=session is not None) from error
 
 
 class BatchRunner:
