@@ -9,6 +9,8 @@ stamp := .venv/.stamp
 pytest := $(bin)/python -m pytest
 # Two are enough to hide waiting; more only crowds small machines.
 workers ?= 2
+# Run by themselves, and once: what else runs mustn't count as their packages' coverage.
+covered := tests/unit/protocol tests/unit/core
 
 .PHONY: help venv demo lint format test test-unit test-fault test-containers coverage bench lock clean
 
@@ -41,7 +43,8 @@ test: venv ## everything a change must pass, except the slow suite
 	scripts/system-packages tests
 	$(MAKE) lint
 	$(MAKE) coverage
-	$(pytest) tests -n $(workers) --ignore=tests/fault --ignore=tests/containers
+	$(pytest) tests -n $(workers) --dist worksteal --ignore=tests/fault --ignore=tests/containers \
+	  $(addprefix --ignore=,$(covered))
 
 test-unit: venv ## the inner loop: no brokers, no databases
 	$(pytest) tests/unit -q
@@ -54,8 +57,8 @@ test-containers: venv ## compose.yaml built from nothing: the main job in contai
 	$(pytest) tests/containers --timeout=900
 
 coverage: venv ## the pure packages are covered by their own unit tests, lines and branches
-	$(pytest) tests/unit/protocol tests/unit/core -q --cov=broker.protocol --cov=broker.core \
-	  --cov-branch --cov-report=term-missing --cov-fail-under=95
+	$(pytest) $(covered) -n $(workers) -q --cov=broker.protocol --cov=broker.core --cov-branch \
+	  --cov-report=term-missing --cov-fail-under=95
 
 bench: venv ## measurements; run them on a quiet machine
 	scripts/system-packages tests

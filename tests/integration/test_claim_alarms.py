@@ -13,7 +13,7 @@ async def test_one_that_is_nearly_used_up_is_an_event_once(tmp_path: Path) -> No
         await stack.installation.add_claim_certificate(max_claims=5)
         await stack.installation.save_group()
         await joined(stack, tmp_path, "A1", "A2", "A3", "A4")
-        await eventually(lambda: is_told(stack), within=15)
+        await eventually(lambda: is_told(stack))
         (event,) = await stack.events_of(EventKind.CLAIM_CERTIFICATE_ALARM)
         assert (event.code, event.detail) == ("claims_nearly_used", "4 of 5 claims used")
 

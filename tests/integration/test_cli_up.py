@@ -94,7 +94,7 @@ def test_a_revoked_claim_certificate_is_refused_by_the_running_service(
     with service(operator.home):
         assert asyncio.run(knock(port, client, "device-1")) is Answer.ADMITTED
         operator.succeeds("claim-cert", "revoke", "batch-1")
-        asyncio.run(eventually(lambda: _is_refused(port, client), within=10))
+        asyncio.run(eventually(lambda: _is_refused(port, client)))
 
 
 async def _is_refused(port: int, client: Client) -> bool:

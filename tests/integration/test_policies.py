@@ -121,9 +121,9 @@ async def test_a_revoked_claim_certificate(stack: Stack, tmp_path: Path) -> None
 async def test_an_expired_claim_certificate(stack: Stack) -> None:
     """Who connected before it expired is refused by the service, who comes later by the broker."""
     name = ClaimName("short")
-    await stack.installation.add_claim_certificate(name, lifetime=timedelta(seconds=2))
     await stack.installation.save_group(claims=frozenset({name}))
     await stack.installation.enroll(["A1"])
+    await stack.installation.add_claim_certificate(name, lifetime=timedelta(seconds=4))
     client = stack.claim_client(name)
     async with claimant(stack, "inside", name) as asking:
 

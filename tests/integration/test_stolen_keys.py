@@ -117,7 +117,7 @@ async def test_without_a_grace_an_old_key_doesn_t_renew_in_the_connection_that_i
         found = await stack.certificates_of("A1")
         return CertificateState.REVOKED in {each.state for each in found}
 
-    await eventually(swept, within=10)
+    await eventually(swept)
     new = await taken_over(stack, old, tmp_path)
     async with connected(stack, old, tmp_path) as connection:
         assert code_of(await connection.renew(fresh_key())) == Code.RATE_LIMITED

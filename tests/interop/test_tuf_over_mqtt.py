@@ -83,7 +83,7 @@ class Wire:
         )
         topic = device_topic(DeviceOrigin(self.device), Operation.BLOCK)
         await self.connection.say(topic, codec.encode(request))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answer = await self.answers.get()
         if answer.topic.endswith(Outcome.REJECTED):
             raise DownloadHTTPError(answer.payload.decode(), 403)

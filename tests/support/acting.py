@@ -1,9 +1,7 @@
 """What an operator does to the devices of a running installation, and waiting for its effect."""
 
-import asyncio
 import itertools
 import os
-import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +18,11 @@ from broker.services.act_progress import follow
 from broker.services.device_acts import Acted, Wanted
 from device_client.identity import Identity
 from tests.support.certificates import Client
+from tests.support.forking import muster
 from tests.support.knocking import Answer, knock
 from tests.support.stack import Stack
 
-_FOLLOW_S = 20.0
+_FOLLOW_S = 60.0
 _batches = itertools.count(1)
 
 
@@ -91,12 +90,4 @@ async def is_admitted(stack: Stack, client: Client) -> bool:
 async def run_muster(stack: Stack, *arguments: str) -> tuple[int, str, str]:
     """A command of the operator's in a process of its own: status, stdout, stderr."""
     environment = {name: value for name, value in os.environ.items() if name[:7] != "MUSTER_"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker.entry.cli.main", "--home", str(stack.home.path)),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    return await muster(["--home", str(stack.home.path), *arguments], environment)

@@ -71,7 +71,7 @@ async def rotations(stack: Stack, number: CampaignId) -> dict[DeviceId, Rotation
 
 
 async def next_order(
-    stack: Stack, holder: Holder, place: Path, within: float = 10.0
+    stack: Stack, holder: Holder, place: Path, within: float = 60.0
 ) -> RotationOrder:
     """The order that is retained for the device, or comes while it's connected."""
     client = as_client(stack, holder, place)

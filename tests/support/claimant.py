@@ -56,11 +56,11 @@ class Claimant:
         """Publishes on its own topic."""
         await self.peer.say(self.topic, payload)
 
-    async def answer(self, within: float = 10.0) -> EnrollAccepted | Rejected:
+    async def answer(self, within: float = 60.0) -> EnrollAccepted | Rejected:
         """The next answer."""
         return read_answer(await self.peer.next(within))
 
-    async def ask(self, payload: bytes, within: float = 10.0) -> EnrollAccepted | Rejected:
+    async def ask(self, payload: bytes, within: float = 60.0) -> EnrollAccepted | Rejected:
         """Publishes, and returns the next answer."""
         await self.send(payload)
         return await self.answer(within)
@@ -79,7 +79,7 @@ class Member:
         self.peer = connection
         self.topic = device_topic(DeviceOrigin(identity.device_id), Operation.CONFIRM)
 
-    async def ask(self, payload: bytes, within: float = 10.0) -> ConfirmAccepted | Rejected:
+    async def ask(self, payload: bytes, within: float = 60.0) -> ConfirmAccepted | Rejected:
         """Publishes on its own topic, and returns the next answer."""
         await self.peer.say(self.topic, payload)
         return read_confirmation(await self.peer.next(within))

@@ -2,28 +2,27 @@
 
 Reads one JSON object a line, {"module": …, "arguments": […], "log": …, "environment": {…}}, runs
 that module in a child as `python -m` does, and answers with {"pid": …} and, when it has ended, with
-{"status": …}. All that a service imports is imported once, here, which takes longer than most lives
-of a service that is going to be killed.
+{"status": …}. What it writes goes to the log, or stderr to another file, "errors". All that a
+service imports is imported once, here, which takes longer than most lives of a service that is
+going to be killed.
 """
 
 import json
 import os
 import runpy
 import sys
-from typing import Any, Final
-
-_BOTH: Final = (1, 2)
+from typing import Any
 
 
 def become(order: dict[str, Any]) -> None:
     """The child; ends as the module does."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(nothing, 0)
-    for said in _BOTH:
-        os.dup2(log, said)
     os.close(nothing)
-    os.close(log)
+    for said, path in (1, order["log"]), (2, order.get("errors", order["log"])):
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(log, said)
+        os.close(log)
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = [order["module"], *order["arguments"]]

@@ -116,7 +116,7 @@ class Connected:
         topic = device_topic(self._origin, operation)
         await self.peer.say(topic, payload)
         while True:
-            heard = await self.peer.next(10)
+            heard = await self.peer.next()
             is_about_it = codec.request_id_of(heard.payload) == codec.request_id_of(payload)
             if heard.topic.startswith(topic) and is_about_it:
                 return heard
@@ -176,4 +176,4 @@ async def recover(
     async with peer(stack.ports[Zone.CLAIM], stack.claim_client(name), client_id) as connection:
         await connection.hear(*(answer_topic(topic, outcome) for outcome in Outcome))
         await connection.say(topic, codec.encode(request))
-        return _read(await connection.next(10), EnrollAccepted)
+        return _read(await connection.next(), EnrollAccepted)

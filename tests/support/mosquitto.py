@@ -102,7 +102,7 @@ class RunningMosquitto:
             return re.search(r"mosquitto version \S+ running", said) is not None
 
         try:
-            await eventually(runs, within=15)
+            await eventually(runs)
         except BaseException:
             await self.kill()
             raise

@@ -46,7 +46,7 @@ async def look(stack: Stack) -> Standing:
     return await operate(stack, lambda rollovers: rollovers.standing())
 
 
-async def reached(stack: Stack, phase: Phase, within: float = 20.0) -> Standing:
+async def reached(stack: Stack, phase: Phase, within: float = 60.0) -> Standing:
     """How it stands once it is in this phase."""
 
     async def is_there() -> bool:
@@ -57,7 +57,7 @@ async def reached(stack: Stack, phase: Phase, within: float = 20.0) -> Standing:
     return await look(stack)
 
 
-async def moved(stack: Stack, within: float = 30.0) -> Standing:
+async def moved(stack: Stack, within: float = 60.0) -> Standing:
     """How it stands once nobody is left."""
 
     async def is_there() -> bool:

@@ -14,8 +14,8 @@ from broker.app import Muster, Running
 from broker.settings import load_settings
 from tests.support.waiting import eventually
 
-START_S: Final = 30.0
-_STOP_S: Final = 10.0
+START_S: Final = 60.0
+_STOP_S: Final = 60.0
 
 
 class Service(Protocol):

@@ -103,12 +103,12 @@ class UpdatingDevice:
 
     async def follow(self, payload: bytes) -> None:
         """Follows an assignment to its end, or until it waits for something."""
-        async with self.attended(), asyncio.timeout(20):
+        async with self.attended(), asyncio.timeout(60):
             await self.pursuit.pursue(payload, DEVICE, self.fetch, no_waiting())
 
     async def begin(self, payload: bytes, until: Callable[[], bool]) -> None:
         """Follows it until something holds."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             following = asyncio.create_task(self.follow(payload))
             try:
                 while not until() and not following.done():
@@ -126,7 +126,7 @@ class UpdatingDevice:
 
     async def settled(self) -> None:
         """After a restart without a connection, as far as it goes."""
-        async with self.attended(), asyncio.timeout(20):
+        async with self.attended(), asyncio.timeout(60):
             while self.updater.state.stage not in (
                 None, Stage.CHECKING, Stage.DOWNLOADING, Stage.READY,
             ):  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 _PAUSE_S = 0.01
 
 
-async def eventually(predicate: Callable[[], bool | Awaitable[bool]], within: float = 5.0) -> None:
+async def eventually(predicate: Callable[[], bool | Awaitable[bool]], within: float = 60.0) -> None:
     """Returns as soon as `predicate` (a function or a coroutine function) is true.
 
     Raises:

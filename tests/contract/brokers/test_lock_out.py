@@ -39,7 +39,7 @@ async def test_a_live_connection_ends_and_stays_out(fleet: Site) -> None:
     async with peer(fleet.broker.port, lamp) as device:
         await fleet.put_in_force([lamp])
         await fleet.broker.disconnect("lamp")
-        await device.ended(within=1)
+        await device.ended()
     assert await knock(fleet.broker.port, lamp) is Answer.REFUSED
 
 
@@ -54,7 +54,7 @@ async def test_everybody_else_stays_connected(fleet: Site) -> None:
         await service.hear("muster/v1/device/+/+")
         await fleet.put_in_force([lamp])
         await fleet.broker.disconnect("lamp")
-        await device.ended(within=1)
+        await device.ended()
         await fridge.say("muster/v1/device/fridge/confirm", b"still here")
         assert (await service.next()).payload == b"still here"
 
@@ -63,7 +63,7 @@ async def test_a_disconnected_device_that_is_not_revoked_comes_back(fleet: Site)
     lamp = fleet.certificates.device("lamp")
     async with peer(fleet.broker.port, lamp) as device:
         await fleet.broker.disconnect("lamp")
-        await device.ended(within=1)
+        await device.ended()
     assert await knock(fleet.broker.port, lamp) is Answer.ADMITTED
 
 
@@ -97,7 +97,7 @@ async def test_a_connection_kept_ready_ends_with_the_next_disconnect(fleet: Site
         await fleet.broker.disconnect("lamp")
         if await door.knock("lamp") is Answer.ADMITTED:
             await fleet.broker.disconnect("lamp")
-        await door.ended(within=1)
+        await door.ended()
     finally:
         door.close()
 

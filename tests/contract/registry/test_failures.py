@@ -113,7 +113,7 @@ async def test_no_reader_keeps_a_connection_of_before_the_restart(
     together = threading.Barrier(4)
 
     def wait_for_the_others(tx: ReadTransaction) -> int:
-        together.wait(10)
+        together.wait(60)
         return tx.counter("n")
 
     async with SqlRegistry(url) as registry:

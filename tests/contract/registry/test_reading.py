@@ -24,11 +24,11 @@ async def test_reading_goes_on_while_something_is_written(registry: SqlRegistry)
         add_member(tx, 1)
         tx.devices(DeviceFilter())  # sends what waits to the database
         written.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     writing = asyncio.create_task(registry.write(slow))
     await eventually(written.is_set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await members(registry) == []
     gate.set()
     await writing
@@ -42,7 +42,7 @@ async def test_a_reading_work_sees_one_moment(registry: SqlRegistry) -> None:
     def look_twice(tx: ReadTransaction) -> list[int]:
         first = len(tx.devices(DeviceFilter()))
         looked.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return [first, len(tx.devices(DeviceFilter()))]
 
     reading = asyncio.create_task(registry.read(look_twice))
@@ -81,7 +81,7 @@ async def test_a_reader_that_was_given_up_frees_its_place(url: str) -> None:
 
     def hold(tx: ReadTransaction) -> None:
         reached.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     async with SqlRegistry(url, max_waiting=1) as registry:
         reading = asyncio.create_task(registry.read(hold))

@@ -267,7 +267,7 @@ async def test_a_caller_who_gives_up_during_its_work_disturbs_nobody(
     def slow(tx: WriteTransaction) -> None:
         add_member(tx, 1)
         reached.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     given_up = asyncio.create_task(registry.write(slow))
     await eventually(reached.is_set)
@@ -287,7 +287,7 @@ async def test_stopping_finishes_what_waits(url: str) -> None:
 
     def hold(tx: ReadTransaction) -> None:
         reached.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     held = asyncio.create_task(registry.write(hold))
     await eventually(reached.is_set)

@@ -136,7 +136,7 @@ async def test_an_unanswered_retained_message_holds_up_nothing(
     await eventually(lambda: bool(two.received()))
     await one.subscribe("kept/#", qos=1)
     await one.subscribe("last", qos=1)
-    await eventually(lambda: len(one.received()) == 4, within=3)
+    await eventually(lambda: len(one.received()) == 4)
 
 
 async def test_an_empty_message_clears_what_is_retained(client: MakeClient) -> None:

@@ -245,7 +245,7 @@ async def test_a_step_on_the_disk_is_waited_for_by_who_is_cancelled() -> None:
     may_end, done = threading.Event(), list[str]()
 
     def step() -> None:
-        may_end.wait(10)
+        may_end.wait(60)
         done.append("step")
 
     task = asyncio.create_task(to_its_end(asyncio.to_thread(step)))

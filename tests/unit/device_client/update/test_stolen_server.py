@@ -105,7 +105,7 @@ class TestTime:
             published(device), window="22:00-23:00", not_before=END_OF_TIME, expires=END_OF_TIME
         )
         await device.begin(payload, lambda: device.updater.state.stage is Stage.READY)
-        async with device.attended(), asyncio.timeout(5):
+        async with device.attended(), asyncio.timeout(60):
             await device.pursuit.pursue(
                 device.made.assign(sequence=2), DEVICE, device.fetch, no_waiting()
             )
