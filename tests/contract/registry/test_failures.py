@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.adapters.registry.batch import open_transaction
+from broker.adapters.registry.batch import OpenConnection, open_transaction
 from broker.adapters.registry.engine import SQLITE_SETTINGS, reading_engine
 from broker.adapters.registry.errors import translated
 from broker.adapters.registry.migrate import migrate
@@ -123,11 +123,13 @@ async def test_no_reader_keeps_a_connection_of_before_the_restart(
             assert await registry.read(lambda tx: tx.counter("n")) == 0
 
 
-def test_what_comes_back_to_a_pool_that_was_given_up_is_closed(tmp_path: Path) -> None:
+def test_a_connection_that_is_let_go_is_closed(tmp_path: Path) -> None:
     engine = reading_engine(with_schema(tmp_path / "registry.db"), 2)
-    with open_transaction(engine, Compiler(engine.dialect)) as (_, session):
+    own = OpenConnection(engine)
+    with open_transaction(own, Compiler(engine.dialect)) as (_, session):
         connection = session.connection.connection.dbapi_connection
-        engine.dispose()  # as another reader does whose server went away
+    engine.dispose()
+    own.close()
     assert isinstance(connection, sqlite3.Connection)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
