@@ -25,6 +25,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.sqlite_file import file_number
 from broker.adapters.run_lock import held_against_looks, note_registry
 from broker.adapters.updates.repository import HomeUpdateRepository
+from broker.audit_chores import audit_chores
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
@@ -199,6 +200,7 @@ class Muster:
             changes.chore("trust-bundle", 1.0, 5.0, trust_bundles.bring_up_to_date),
             changes.chore("ca-rollover", 0.2, 1.0, ca_rollover.advance),
             changes.chore("campaigns", 0.5, 5.0, campaigns.advance),
+            *await audit_chores(self._home, self._passphrase, self._settings, registry, changes),
             *self._update_chores(registry, changes, to_retain.set),
             Chore("retained", 1.0, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),
             changes.chore("claim-crl", 0.5, 5.0, claim_crl.bring_up_to_date),

@@ -17,6 +17,7 @@ from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.ca import findings as ca_findings
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
+from broker.auditing import examined
 from broker.broker_examination import check_admin_socket, examine_brokers
 from broker.core.ca_rollover import in_force
 from broker.installation import Installation
@@ -168,6 +169,7 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
             found = await examine_registry(registry, installation.clock)
             found += await examine_campaigns(registry, installation.clock)
             found += await examine_ca_rollover(registry, installation.clock)
+            found += await examined(installation, registry)
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]

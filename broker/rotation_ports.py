@@ -49,6 +49,9 @@ class RotationReads(Protocol):
     def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
         """Certificates of one authority that are neither revoked nor expired, oldest first."""
 
+    def bundle_publications(self) -> dict[int, datetime]:
+        """Since when each trust bundle is in use, by its version."""
+
 
 class RotationWrites(Protocol):
     """What changes them, within a write transaction."""
@@ -61,3 +64,6 @@ class RotationWrites(Protocol):
 
     def save_rotation(self, rotation: Rotation) -> None:
         """Adds it, or replaces the device's row in its campaign."""
+
+    def save_bundle_publication(self, version: int, at: datetime) -> None:
+        """Keeps since when a trust bundle is in use; the first time counts."""

@@ -35,7 +35,7 @@ from broker.core.infrastructure_rollover import cancel as cancel_rollover
 from broker.core.infrastructure_rollover import finish as finish_rollover
 from broker.core.records import Event, EventKind
 from broker.installation import Installation
-from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports import ReadTransaction, Registry, WriteTransaction
 from broker.services.crl import ClaimCrl
 from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED
@@ -215,16 +215,14 @@ def _standing(view: ReadTransaction, trust: ServerTrust | None, now: datetime) -
 
 
 def _in_use_since(view: ReadTransaction, version: int) -> datetime | None:
-    if (published_version(view) or 0) < version:
-        return None
-    published = view.events(EventFilter(kind=EventKind.TRUST_BUNDLE_PUBLISHED, limit=1))
-    return published[0].at if published else None
+    published = view.bundle_publications()
+    newest = max(published, default=0)
+    return published[newest] if newest >= version else None
 
 
 def _introduced_at(view: ReadTransaction, rollover: ServerRollover) -> datetime | None:
     """Since when every certificate comes with both anchors."""
-    events = view.events(EventFilter(kind=EventKind.TRUST_BUNDLE_PUBLISHED))
-    moments = [event.at for event in events if event.at >= rollover.since]
+    moments = [at for at in view.bundle_publications().values() if at >= rollover.since]
     return min(moments, default=None)
 
 

@@ -139,6 +139,19 @@ class UpdateSettings(_Section):
     device that gets nowhere with them, or is told none, asks for blocks over MQTT."""
 
 
+class AuditSettings(_Section):
+    """The audit log."""
+
+    keep: Duration = timedelta(days=400)
+    """How long events stay: at least a week; "0" is for ever."""
+
+    @model_validator(mode="after")
+    def _keeps_a_week(self) -> Self:
+        if timedelta() < self.keep < timedelta(days=7):
+            raise ValueError("audit.keep is at least 7d, or 0 for ever")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -152,6 +165,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     updates: UpdateSettings = UpdateSettings()
+    audit: AuditSettings = AuditSettings()
     metrics_port: Port | None = None
     """Serves Prometheus metrics on 127.0.0.1 at this port when set."""
 

@@ -4,7 +4,6 @@ They lie beside the registry and not in it: who can write to the one needn't hav
 """
 
 import base64
-import os
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,6 +38,10 @@ class AuditFolder:
         self.public = self.path / "audit.pub"
         self.head = self.path / "head.json"
 
+    def is_used(self) -> bool:
+        """Whether the log was ever sealed here. Blocks."""
+        return self.path.exists()
+
 
 class FileAuditKey:
     """Meets `broker.audit_ports.AuditKey`; without the private half it verifies only."""
@@ -55,8 +58,11 @@ class FileAuditKey:
 
         Raises:
             AuthorityError: it can't be read, opened or written.
+            AuditError: there was one, and it is gone.
         """
         if not folder.key.exists():
+            if folder.public.exists():
+                raise _broken(f"{folder.key} is missing")
             folder.path.mkdir(mode=0o700, exist_ok=True)
             write_key(folder.key, generate_key(), passphrase)
         private = read_key(folder.key, passphrase)
@@ -130,11 +136,6 @@ class FileAuditHead:
 
     def write(self, newest: Signed) -> None:
         replace_public(self._file, codec.encode(newest))
-
-
-def is_kept(home: Path) -> bool:
-    """Whether the log was ever sealed here."""
-    return os.path.lexists(AuditFolder(home).public)
 
 
 def _broken(message: str) -> AuditError:

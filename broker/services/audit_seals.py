@@ -1,11 +1,14 @@
 """Sealing the audit log, some seconds after what happened: no request waits for it."""
 
 import asyncio
+from typing import Final
 
 from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, Signed, sealed
 from broker.core.records import Event, EventKind
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+
+_PAGES_AT_ONCE: Final = 100
 
 
 class AuditSeals:
@@ -18,6 +21,17 @@ class AuditSeals:
         self._clock = clock
         self._last: Seal | Floor | None = None
         self._lost_to: int | None = None
+
+    async def bring_up_to_date(self) -> bool:
+        """Seals what there is; whether there is more than it did.
+
+        Raises:
+            AuditError, RegistryError: as `seal`.
+        """
+        for _ in range(_PAGES_AT_ONCE):
+            if not await self.seal():
+                return False
+        return True
 
     async def seal(self) -> bool:
         """Seals the next events; whether there may be more.

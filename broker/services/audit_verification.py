@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, chained
@@ -12,8 +13,9 @@ from broker.ports import ReadTransaction, Registry
 from broker.services.audit_seals import end_of, lost_to
 from broker.services.doctor import Finding, Level
 
-_CHECK = "audit_log"
-_REMEDY = (
+AUDIT_LOG: Final = "audit_log"
+"""The name of what is checked here."""
+_REMEDY: Final = (
     "Compare with a backup ('muster events export' of both) and with the service's log. Somebody "
     "who may write to the registry did so, if you didn't."
 )
@@ -38,14 +40,14 @@ async def verify(registry: Registry, key: AuditKey, head: AuditHead) -> AsyncIte
                 break
         heads = await asyncio.to_thread(lambda: [key.seal(each) for each in head.read()])
     except AuditError as error:
-        yield Finding(Level.ERROR, _CHECK, "seals", str(error), error.remedy)
+        yield Finding(Level.ERROR, AUDIT_LOG, "seals", str(error), error.remedy)
         return
     lost = lost_to(last, heads)
     if lost is not None:
         yield _missing(last, lost)
     unsealed = f"{len(step.events)}{' or more' if len(step.events) == SEGMENT else ''}"
     message = f"Read up to event {last.last_id:,}; added since its last seal: {unsealed}."
-    yield Finding(Level.OK, _CHECK, "audit log", message)
+    yield Finding(Level.OK, AUDIT_LOG, "audit log", message)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _compare(last: Seal | Floor, seal: Seal, events: list[Event]) -> Iterator[Fi
         return
     if seal.lost_to is not None:
         message = f"Before them, events up to {seal.lost_to} were lost: a backup was restored."
-        yield Finding(Level.WARNING, _CHECK, subject, message, _REMEDY)
+        yield Finding(Level.WARNING, AUDIT_LOG, subject, message, _REMEDY)
     if chained(last.digest, events) != seal.digest:
         what = "changed" if len(events) == seal.events else "removed or added"
         yield _wrong(subject, f"Since they were sealed, some were {what}.")
@@ -92,10 +94,10 @@ async def examine_audit(registry: Registry, key: AuditKey, head: AuditHead) -> l
             last, await asyncio.to_thread(lambda: [key.seal(each) for each in head.read()])
         )
     except AuditError as error:
-        return [Finding(Level.ERROR, _CHECK, "audit log", str(error), error.remedy)]
+        return [Finding(Level.ERROR, AUDIT_LOG, "audit log", str(error), error.remedy)]
     if lost is not None:
         return [_missing(last, lost)]
-    return [Finding(Level.OK, _CHECK, "audit log", f"Sealed up to event {last.last_id:,}.")]
+    return [Finding(Level.OK, AUDIT_LOG, "audit log", f"Sealed up to event {last.last_id:,}.")]
 
 
 def _missing(last: Seal | Floor, lost: int) -> Finding:
@@ -106,4 +108,4 @@ def _missing(last: Seal | Floor, lost: int) -> Finding:
 
 
 def _wrong(subject: str, message: str) -> Finding:
-    return Finding(Level.ERROR, _CHECK, subject, message, _REMEDY)
+    return Finding(Level.ERROR, AUDIT_LOG, subject, message, _REMEDY)

@@ -38,8 +38,8 @@ class TrustBundles:
         if signed is None or signed == self._in_use:
             return False
         bundle = codec.decode(signed.bundle.encode(), TrustBundle, _LARGEST)
-        # First what is given with certificates: whoever has one that was issued after the event
-        # below has the bundle, too.
+        # First what is given with certificates: whoever has one that was issued after the moment
+        # kept below has the bundle, too.
         self._welcome.trust_bundle = bundle
         await self._registry.write(lambda tx: self._publish(tx, signed, bundle))
         self._in_use = signed
@@ -52,12 +52,10 @@ class TrustBundles:
         if known is not None and known >= bundle.version:
             return
         tx.retain({TRUST_BUNDLE: codec.encode(signed)})
-        event = Event(
-            self._clock.now(),
-            EventKind.TRUST_BUNDLE_PUBLISHED,
-            detail=f"version {bundle.version}",
-        )
-        tx.add_event(event)
+        now = self._clock.now()
+        tx.save_bundle_publication(bundle.version, now)
+        detail = f"version {bundle.version}"
+        tx.add_event(Event(now, EventKind.TRUST_BUNDLE_PUBLISHED, detail=detail))
 
 
 def published_version(view: ReadTransaction) -> int | None:

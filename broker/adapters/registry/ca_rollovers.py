@@ -7,7 +7,12 @@ import sqlalchemy as sa
 
 from broker.adapters.registry.certificates import ALL, certificates_in
 from broker.adapters.registry.moments import loaded, stored
-from broker.adapters.registry.schema import CA_ROLLOVER, CERTIFICATE, IS_UNREVOKED
+from broker.adapters.registry.schema import (
+    CA_ROLLOVER,
+    CERTIFICATE,
+    IS_UNREVOKED,
+    TRUST_BUNDLE,
+)
 from broker.adapters.registry.session import Part, Upsert
 from broker.core.ca_rollover import Phase, Rollover
 from broker.core.records import Certificate
@@ -71,10 +76,12 @@ _BY_GENERATION: Final = (
 )
 
 SAVE: Final = Upsert(_T, key=("authority",))
+_PUBLICATIONS: Final = sa.select(TRUST_BUNDLE.c.version, TRUST_BUNDLE.c.published_at)
+_SAVE_PUBLICATION: Final = Upsert(TRUST_BUNDLE, key=("version",), kept=frozenset({"published_at"}))
 
 
 class CaRollovers(Part):
-    """The port's methods about the operational authority's replacement, on one transaction."""
+    """The port's methods about the authorities' replacement, on one transaction."""
 
     def ca_rollover(self) -> Rollover | None:
         self._session.flush_for("ca_rollover")
@@ -116,6 +123,15 @@ class CaRollovers(Part):
         self._session.flush()
         wanted = {"old": generation, "moment": stored(now), "at_most": limit}
         return certificates_in(self._session.rows(_BY_GENERATION, wanted))
+
+    def bundle_publications(self) -> dict[int, datetime]:
+        self._session.flush()
+        rows = self._session.rows(_PUBLICATIONS, {})
+        return {int(version): loaded(at) for version, at in rows}
+
+    def save_bundle_publication(self, version: int, at: datetime) -> None:
+        row = {"version": version, "published_at": stored(at)}
+        self._session.write(_SAVE_PUBLICATION, [row])
 
     def save_ca_rollover(self, rollover: Rollover) -> None:
         row = {

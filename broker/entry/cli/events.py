@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.core.records import Event, EventKind
+from broker.entry.cli import events_audit
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
 from broker.entry.cli.views import event_json, shown_time
@@ -19,6 +20,12 @@ _PAUSE_S: Final = 0.5
 _MEANINGS: Final = {str(code): said.message for code, said in EXPLANATIONS.items()}
 
 
+commands = typer.Typer(invoke_without_command=True)
+commands.command("export")(events_audit.export)
+commands.command("verify")(events_audit.verify)
+
+
+@commands.callback()
 def events(
     context: typer.Context,
     device: Annotated[str | None, typer.Option(help="Of this device's name.")] = None,
@@ -32,6 +39,8 @@ def events(
     as_json: JsonOption = False,
 ) -> None:
     """What was decided, about whom and why; the newest last."""
+    if context.invoked_subcommand is not None:
+        return
     wanted = EventFilter(device, serial, claim, kind, limit=limit)
     with_registry(
         common(context).installation(),

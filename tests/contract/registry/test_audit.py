@@ -13,7 +13,6 @@ from broker.adapters.registry.engine import writing_engine
 from broker.audit_ports import AuditError
 from broker.core.records import Event, EventKind
 from broker.ports import EventFilter, WriteTransaction
-from broker.services import audit_seals
 from broker.services.audit_seals import AuditSeals
 from broker.services.audit_verification import examine_audit, verify
 from broker.services.doctor import Level
@@ -249,7 +248,3 @@ async def test_events_are_read_in_their_order(log: Log) -> None:
     found = await log.registry.read(lambda tx: tx.events_after(2, 2))
     assert [each.id for each in found] == [3, 4]
     assert found[0].at == NOW + timedelta(microseconds=2)
-
-
-def test_a_seal_covers_so_many_that_dropping_it_is_quick() -> None:
-    assert audit_seals.SEGMENT == 500
