@@ -60,6 +60,7 @@ from broker.services.retained import RetainedMessages
 from broker.services.rollout_director import Director
 from broker.services.superseded import SupersededService
 from broker.services.support import SupportWatch
+from broker.services.tombstones import Tombstones
 from broker.services.trust_bundles import TrustBundles
 from broker.services.update_metadata import UpdateMetadata
 from broker.services.update_warnings import UpdateWarnings
@@ -171,6 +172,7 @@ class Muster:
             for zone in Zone
         }
         retained = RetainedMessages(registry, links.by_zone[Zone.FLEET])
+        tombstones = Tombstones(registry, lambda: retained.told, self._clock)
         lock_outs = LockOuts(registry, controls[Zone.FLEET], self._clock)
         crl_file = WatchedCrlFile(self._home.crl_file(Zone.FLEET))
         fleet_crl = FleetCrl(
@@ -184,22 +186,21 @@ class Muster:
         alarms = ClaimAlarms(registry, self._clock, services.admission, self._telemetry)
         claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
         confirm_within_s = self._settings.limits.confirm_within.total_seconds()
-        campaigns = CampaignRunner(registry, self._clock)
         ca_rollover = CaRolloverSteps(registry, fleet_crl, self._clock)
         lapses = LapseService(registry, self._clock)
-        superseded = SupersededService(registry, self._clock)
         # What the registry's contents make due needn't be looked for while nobody changes them.
         changes = Changes(lambda: (registry.version(), crl_file.look()))
         to_retain = changes.wake()
         chores = [
             Chore("outbox", 0.2, outbox.clear_sent),
             Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
-            Chore("superseded", 1.0, superseded.revoke_superseded),
+            Chore("superseded", 1.0, SupersededService(registry, self._clock).revoke_superseded),
             changes.chore("fleet-crl", 0.1, 1.0, fleet_crl.bring_up_to_date, 1.0),
             changes.chore("lock-out", 1.0, 5.0, lock_outs.watch, 1.0),
             changes.chore("trust-bundle", 1.0, 5.0, trust_bundles.bring_up_to_date),
             changes.chore("ca-rollover", 0.2, 1.0, ca_rollover.advance),
-            changes.chore("campaigns", 0.5, 5.0, campaigns.advance),
+            changes.chore("campaigns", 0.5, 5.0, CampaignRunner(registry, self._clock).advance),
+            changes.chore("tombstones", 60.0, 600.0, tombstones.drop),
             *await audit_chores(self._home, self._passphrase, self._settings, registry, changes),
             *self._update_chores(registry, changes, to_retain.set),
             Chore("retained", 1.0, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),

@@ -246,6 +246,12 @@ class WriteTransaction(ReadTransaction, AuditWrites, RolloutWrites, RotationWrit
         What is kept already with the same payload isn't stamped anew.
         """
 
+    def drop_tombstones(self, prefix: str, stamp: int, limit: int) -> int:
+        """Forgets topics that begin with `prefix` and are to retain nothing, those with the lowest
+        stamps first and none above `stamp`; how many. The counter "retained.floor" then says up to
+        which stamp some are missing.
+        """
+
     def raise_counter(self, name: str) -> int:
         """Adds one and returns the new value."""
 

@@ -4,19 +4,27 @@ The registry is the truth; each change has a stamp that rises. On a topic of its
 retains the stamp up to which it has published, the mark. A broker that lost its memory has lost the
 mark too, and one that came back with an older memory has an older mark: what is newer than the mark
 is published again, and nothing else is.
+
+What was taken back leaves a tombstone, by which a broker forgets it. Tombstones of devices' topics
+go some hours after the broker has read them. One that comes back with a memory from before has all
+topics of all devices cleared that are to retain nothing.
 """
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final
 
 from broker.core.records import Retained
-from broker.ports import FleetMemory, Registry
-from broker.protocol.topics import RETAINED_MARK
+from broker.ports import DeviceFilter, FleetMemory, ReadTransaction, Registry
+from broker.protocol.names import DeviceId
+from broker.protocol.topics import RETAINED_MARK, Desired, desired_topic
 
 COUNTER: Final = "retained"
+FLOOR: Final = "retained.floor"
 _PAGE: Final = 250
 """So few that handing them over doesn't keep anybody else waiting."""
+_DEVICES: Final = 100
 _ON_THE_WAY: Final = 2
 """Pages: while the broker acknowledges one, the next is on its way."""
 
@@ -44,10 +52,14 @@ class RetainedMessages:
         if session is None:
             return 0
         if session != self._session:
-            self._start_after(await self._memory.mark())
+            mark = await self._memory.mark()
+            if 0 < mark < await self._registry.read(lambda tx: tx.counter(FLOOR)):
+                await self._clear()
+            self._start_after(mark)
             self._session = session
         newest = await self._registry.read(lambda tx: tx.counter(COUNTER))
         if self._marked > newest:  # the registry is a backup, older than the broker's memory
+            await self._clear()
             self._start_after(0)
         if self._marked == newest:
             return 0
@@ -56,6 +68,22 @@ class RetainedMessages:
         await self._memory.retain([(RETAINED_MARK, str(newest).encode())])
         self._marked = newest
         return published
+
+    @property
+    def told(self) -> int:
+        """Up to which stamp the broker that is connected has all; 0 when that isn't known."""
+        is_known = self._session is not None and self._session == self._memory.session
+        return self._marked if is_known else 0
+
+    async def _clear(self) -> None:
+        """Has the broker forget what it retains for devices and shouldn't."""
+        after: DeviceId | None = None
+        while True:
+            devices, topics = await self._registry.read(partial(_idle_topics, after=after))
+            await self._memory.retain([(topic, b"") for topic in topics])
+            if len(devices) < _DEVICES:
+                return
+            after = devices[-1]
 
     def _start_after(self, mark: int) -> None:
         self._marked = mark
@@ -95,3 +123,11 @@ async def _end(tasks: "list[asyncio.Task[None]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _idle_topics(view: ReadTransaction, after: DeviceId | None) -> tuple[list[DeviceId], list[str]]:
+    """The next devices, and those of their topics that are to retain nothing."""
+    devices = [each.id for each in view.devices(DeviceFilter(after=after, limit=_DEVICES))]
+    topics = [desired_topic(each, desired) for each in devices for desired in Desired]
+    kept = {topic: view.retained(topic) for topic in topics}
+    return devices, [topic for topic, known in kept.items() if not (known and known.payload)]

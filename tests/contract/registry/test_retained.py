@@ -63,3 +63,25 @@ async def test_a_write_sees_what_it_retained_itself(registry: SqlRegistry) -> No
     await registry.write(twice)
     (kept,) = await all_of(registry)
     assert kept.payload == b"2"
+
+
+async def test_tombstones_are_dropped_up_to_a_stamp_and_below_a_branch(
+    registry: SqlRegistry,
+) -> None:
+    for payload in (b"1", b""):
+        for topic in ("d/a", "d/b", "d/c", "e/a"):
+            await registry.write(lambda tx, t=topic, p=payload: tx.retain({t: p}))  # type: ignore[misc]
+    await registry.write(lambda tx: tx.retain({"d/kept": b"1"}))
+
+    async def drop(stamp: int, limit: int) -> int:
+        return await registry.write(lambda tx: tx.drop_tombstones("d/", stamp, limit))
+
+    async def floor() -> int:
+        return await registry.read(lambda tx: tx.counter("retained.floor"))
+
+    assert (await drop(4, 10), await floor()) == (0, 0)
+    assert (await drop(6, 1), await floor()) == (1, 5)
+    assert (await drop(6, 10), await floor()) == (1, 6)
+    assert [each.topic for each in await all_of(registry)] == ["d/c", "e/a", "d/kept"]
+    assert (await drop(99, 10), await floor()) == (1, 7)
+    assert [each.topic for each in await all_of(registry)] == ["e/a", "d/kept"]

@@ -1,12 +1,15 @@
 """Retained messages: what the broker doesn't have is published, and nothing else."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
 from broker.ports import PublishError
-from broker.protocol.topics import RETAINED_MARK
+from broker.protocol.names import DeviceId
+from broker.protocol.topics import RETAINED_MARK, Desired, desired_topic
 from broker.services.retained import RetainedMessages
+from broker.services.tombstones import Tombstones
 from tests.support.desk import Desk
 
 
@@ -148,3 +151,91 @@ async def test_after_a_failure_what_may_not_have_arrived_is_published_again(
     broker.takes = 10_000
     assert 300 <= await messages.bring_up_to_date() < 900
     assert len(broker.retained) == 901
+
+
+ORDER = desired_topic(DeviceId("lamp-A1"), Desired.ROTATION)
+UPDATE = desired_topic(DeviceId("lamp-A1"), Desired.UPDATE)
+
+
+@pytest.fixture
+def tombstones(desk: Desk, messages: RetainedMessages) -> Tombstones:
+    return Tombstones(desk.registry, lambda: messages.told, desk.clock)
+
+
+async def taken_back(desk: Desk, messages: RetainedMessages) -> None:
+    """An order that the broker was told, and told to forget."""
+    for payload in (b"order", b""):
+        await desk.write(("retain", {ORDER: payload, "elsewhere": payload}))
+        await messages.bring_up_to_date()
+
+
+async def hours_later(desk: Desk, tombstones: Tombstones) -> None:
+    await tombstones.drop()
+    desk.clock.at += timedelta(hours=3)
+    assert not await tombstones.drop()
+
+
+async def is_kept(desk: Desk, topic: str) -> bool:
+    return await desk.read("retained", topic) is not None
+
+
+async def test_what_was_taken_back_long_ago_is_forgotten(
+    desk: Desk, messages: RetainedMessages, tombstones: Tombstones
+) -> None:
+    await taken_back(desk, messages)
+    await tombstones.drop()
+    assert await is_kept(desk, ORDER)
+    await hours_later(desk, tombstones)
+    assert not await is_kept(desk, ORDER)
+    assert await is_kept(desk, "elsewhere"), "there nobody can tell what a broker may hold"
+
+
+async def test_what_is_retained_stays(
+    desk: Desk, messages: RetainedMessages, tombstones: Tombstones
+) -> None:
+    await taken_back(desk, messages)
+    await desk.write(("retain", {UPDATE: b"assignment"}))
+    await messages.bring_up_to_date()
+    await hours_later(desk, tombstones)
+    assert await is_kept(desk, UPDATE)
+
+
+async def test_nothing_is_forgotten_that_the_broker_was_not_told(
+    desk: Desk, broker: Broker, messages: RetainedMessages, tombstones: Tombstones
+) -> None:
+    await desk.write(("retain", {ORDER: b"order"}))
+    await messages.bring_up_to_date()
+    old = dict(broker.retained)
+    await desk.write(("retain", {ORDER: b""}))
+    await messages.bring_up_to_date()
+    await tombstones.drop()
+    desk.clock.at += timedelta(hours=3)
+    broker.restart(old)  # and it wasn't told yet
+    assert not await tombstones.drop()
+    assert await is_kept(desk, ORDER)
+
+
+async def test_a_broker_with_a_memory_from_long_ago_forgets_what_has_no_tombstone(
+    desk: Desk, broker: Broker, messages: RetainedMessages, tombstones: Tombstones
+) -> None:
+    await desk.join("A1")
+    await desk.write(("retain", {ORDER: b"order", UPDATE: b"assignment"}))
+    await messages.bring_up_to_date()
+    old = dict(broker.retained)
+    await desk.write(("retain", {ORDER: b""}))
+    await messages.bring_up_to_date()
+    await hours_later(desk, tombstones)
+    assert not await is_kept(desk, ORDER)
+    broker.restart(old)
+    await messages.bring_up_to_date()
+    assert (broker.retained[ORDER], broker.retained[UPDATE]) == (b"", b"assignment")
+
+
+async def test_a_broker_that_is_newer_than_a_backup_forgets_what_the_backup_doesn_t_know(
+    desk: Desk, broker: Broker, messages: RetainedMessages
+) -> None:
+    await desk.join("A1")
+    await desk.write(("retain", {UPDATE: b"assignment"}))
+    broker.retained = {RETAINED_MARK: b"99", ORDER: b"order"}
+    await messages.bring_up_to_date()
+    assert (broker.retained[ORDER], broker.retained[UPDATE]) == (b"", b"assignment")
