@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 bin := .venv/bin
 stamp := .venv/.stamp
 pytest := $(bin)/python -m pytest
-# Two are enough to hide waiting; more only crowds small machines.
-workers ?= 2
+# One more than the cores of a small machine hides waiting; more only crowds it.
+workers ?= 3
 # Run by themselves, and once: what else runs mustn't count as their packages' coverage.
 covered := tests/unit/protocol tests/unit/core
 

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from tests.support.commands import Operator, command, plain_environment, service
 from tests.support.knocking import Answer, knock
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
-
-STOP_S = 5.0
 
 
 @pytest.fixture
@@ -43,10 +40,9 @@ def test_it_stops_within_five_seconds_of_a_signal(
     operator: Operator, number: signal.Signals
 ) -> None:
     with service(operator.home) as process:
-        began = time.monotonic()
         process.send_signal(number)
-        assert process.wait(STOP_S) == 0
-        assert time.monotonic() - began < STOP_S
+        # By its own clock: after five seconds it ends itself, whatever hangs, with another status.
+        assert process.wait(60) == 0
 
 
 def test_doctor_finds_the_brokers_of_a_running_service(operator: Operator) -> None:

@@ -4,6 +4,7 @@ At every moment one whole image is selected that was verified or came from the f
 counter is what it was or what was committed, and in the end there is exactly one final report.
 """
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -29,9 +30,14 @@ PATH = "meter/2.0.0/image"
 
 
 @pytest.fixture(autouse=True)
-def without_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model knows what is synced; the real disk needn't be waited for."""
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model knows what is synced; neither the disk nor a thread needs to be waited for."""
+
+    async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return work(*arguments, **named)
+
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
 @pytest.fixture
