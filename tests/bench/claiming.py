@@ -2,7 +2,6 @@
 to nobody."""
 
 import asyncio
-import gc
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -13,6 +12,7 @@ from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.ca.server_trust import FIRST_VERSION
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry import SqlRegistry
+from broker.entry.cli.up import tune_garbage_collection
 from broker.entry.housekeeping import Chore
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
@@ -58,9 +58,8 @@ class ClaimDesk:
     async def claim_all(self, devices: Sequence[Device], concurrent: int = CONCURRENT) -> Cost:
         """Every device claims once, so many at a time; the outbox is empty at the end."""
         waiting = iter(devices)
-        # The devices are no part of the service: its garbage collector must not walk over them.
-        gc.collect()
-        gc.freeze()
+        # As the service does; and the devices are no part of it, to be walked over.
+        tune_garbage_collection()
         watch = Stopwatch()
         clearing = asyncio.create_task(
             Chore("outbox", CLEAR_EVERY_S, self._outbox.clear_sent).keep_doing()

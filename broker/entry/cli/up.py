@@ -57,12 +57,12 @@ async def serve(muster: "Muster") -> None:
 
 
 def _announce(running: "Running") -> None:
-    _tune_garbage_collection()
+    tune_garbage_collection()
     claim, fleet = running.claim, running.fleet
     _log.info("ready", claim=f"{claim.host}:{claim.port}", fleet=f"{fleet.host}:{fleet.port}")
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """What was made for the start stays for good: looking it over again and again took a tenth of
     the service's time (docs/benchmarks.md)."""
     gc.collect()

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -127,10 +128,9 @@ def test_a_connection_that_is_let_go_is_closed(tmp_path: Path) -> None:
     engine = reading_engine(with_schema(tmp_path / "registry.db"), 2)
     own = OpenConnection(engine)
     with open_transaction(own, Compiler(engine.dialect)) as (_, session):
-        connection = session.connection.connection.dbapi_connection
+        connection: Any = session.connection.connection.dbapi_connection
     engine.dispose()
     own.close()
-    assert isinstance(connection, sqlite3.Connection)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
 
