@@ -6,13 +6,13 @@ one as it was then (docs/adr/0021-a-sealed-audit-log.md).
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from broker.core.records import Event
+from broker.protocol import codec
 
 SEGMENT: Final = 500
 """Events that one seal may cover: dropping them holds the registry for an instant only."""
@@ -67,7 +67,7 @@ class Signed:
 def chained(digest: str, events: Iterable[Event]) -> str:
     """The digest that follows when these events do, in the order of their numbers.
 
-    SHA-256 over the digest before (32 bytes) and the event as a JSON array in ASCII: number,
+    SHA-256 over the digest before (32 bytes) and the event as a compact JSON array: number,
     moment in microseconds since 1970, kind, device, serial number, claim certificate, client id,
     group, code, detail, repetitions.
     """
@@ -91,7 +91,7 @@ def _canonical(event: Event) -> bytes:
         event.detail,
         event.repeated,
     ]
-    return json.dumps(fields, separators=(",", ":")).encode("ascii")
+    return codec.encode(fields)
 
 
 def sealed(last: Seal | Floor, events: list[Event], lost_to: int | None = None) -> Seal:
