@@ -27,7 +27,7 @@ from broker.adapters.ca.server_trust import (
 )
 from broker.adapters.ca.successor import make_infrastructure, make_operational
 from broker.core.certificate_profile import Profile, validity
-from broker.core.infrastructure_rollover import ServerPhase, begin_servers, reach
+from broker.core.infrastructure_rollover import ServerPhase, begin_servers
 from broker.protocol import codec
 from broker.protocol.messages import TrustBundle
 from broker.protocol.zones import Zone
@@ -59,7 +59,7 @@ def introduce(home: MusterHome) -> ServerTrust:
 
 
 def move(home: MusterHome, trust: ServerTrust, phase: ServerPhase) -> ServerTrust:
-    following = replace(trust, rollover=reach(trust.rollover, phase))
+    following = replace(trust, rollover=replace(trust.rollover, phase=phase))
     write_server_trust(home, following)
     return following
 
@@ -107,6 +107,10 @@ def test_a_damaged_file_is_said_to_be_damaged(home: MusterHome) -> None:
     assert caught.value.code is AuthorityCode.FILE_MALFORMED
 
 
+FORWARD = [ServerPhase.INTRODUCED, ServerPhase.FLEET, ServerPhase.CLAIM, ServerPhase.DONE]
+BACK = [*FORWARD[:3], ServerPhase.RETURNING, ServerPhase.CANCELLED]
+
+
 @pytest.mark.parametrize("phase", ServerPhase)
 def test_wherever_it_is_cut_off_the_claim_broker_starts_and_the_same_again_completes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: ServerPhase
@@ -116,7 +120,7 @@ def test_wherever_it_is_cut_off_the_claim_broker_starts_and_the_same_again_compl
         folder.mkdir()
         home = make_home(folder, "localhost")
         trust = introduce(home)
-        for step in ServerPhase:
+        for step in FORWARD if phase in FORWARD else BACK:
             if step is not ServerPhase.INTRODUCED:
                 trust = move(home, trust, step)
             if step is phase:
