@@ -48,6 +48,18 @@ def test_a_rollout_is_named_after_its_image_and_steered_by_its_name(operator: Op
     assert status["unsupported_devices"] == 0
 
 
+def test_a_rollout_is_held_until_its_release(operator: Operator) -> None:
+    held = operator.succeeds("update", "push", IMAGE, "--all", "--hold", "--name", "r1")
+    assert "muster update release r1" in held.err
+    planned = operator.succeeds("update", "push", IMAGE, "--all", "--release-at", "2h")
+    assert "Held: nobody is told before" in planned.err
+    assert "[rollout_state]" in operator("update", "pause", "r1").err
+    for _ in range(2):
+        assert "r1 is running" in operator.succeeds("update", "release", "r1").err
+    (found,) = operator.succeeds("update", "rollout", "r1", "--json").json()
+    assert (found["state"], found["number"]) == ("running", 3)
+
+
 def test_the_json_of_a_rollout_keeps_its_members(operator: Operator) -> None:
     options = ("--percent", "1,10", "--per-minute", "60", "--window", "22:00-04:00")
     more = ("--deadline", "7d", "--abort-above", "2.5%", "--abort-after", "3", "--name", "r1")
