@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
 from broker.adapters.brokers.admin_socket import CONNACK_ACCEPTED, connect_packet, visit
 from broker.protocol.messages import Endpoint
 
@@ -152,8 +155,9 @@ async def _handshake(
 
 def _check_name(broker: Endpoint, agreed: ssl.SSLObject, name: str) -> None:
     """All brokers of a home have the same hosts in their certificates, so TLS can't tell."""
-    shown = agreed.getpeercert() or {}
-    names = [value for part in shown["subject"] for key, value in part if key == "commonName"]
+    certificate = x509.load_der_x509_certificate(agreed.getpeercert(binary_form=True) or b"")
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    names = [str(each.value) for each in found]
     if names != [name]:
         raise ProbeError(
             f"{_where(broker)} is another broker, {', '.join(names)} instead of {name}",
