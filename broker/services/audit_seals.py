@@ -8,7 +8,8 @@ from broker.core.audit_chain import SEGMENT, Floor, Seal, Signed, sealed
 from broker.core.records import Event, EventKind
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 
-_PAGES_AT_ONCE: Final = 100
+_PAGE: Final = 8 * SEGMENT
+_PAGES_AT_ONCE: Final = 20
 
 
 class AuditSeals:
@@ -41,16 +42,24 @@ class AuditSeals:
             RegistryError: calling again tries again.
         """
         last = self._last or await self._resume()
-        events = await self._registry.read(lambda view: view.events_after(last.last_id, SEGMENT))
+        events = await self._registry.read(lambda view: view.events_after(last.last_id, _PAGE))
         if not events:
             return False
-        following = await asyncio.to_thread(sealed, last, events, self._lost_to)
-        signed = await asyncio.to_thread(self._key.sign, following)
+        following = await asyncio.to_thread(self._sealed, last, events)
         self._last = None  # if what follows fails, nobody knows how far it got
-        await self._registry.write(lambda tx: tx.save_audit_seal(following, signed))
+        await self._registry.write(lambda tx: _save(tx, following))
+        newest, signed = following[-1]
         await asyncio.to_thread(self._head.write, signed)
-        self._last, self._lost_to = following, None
-        return len(events) == SEGMENT
+        self._last, self._lost_to = newest, None
+        return len(events) == _PAGE
+
+    def _sealed(self, last: Seal | Floor, events: list[Event]) -> list[tuple[Seal, Signed]]:
+        following, lost = [], self._lost_to
+        for begin in range(0, len(events), SEGMENT):
+            last = sealed(last, events[begin : begin + SEGMENT], lost)
+            following.append((last, self._key.sign(last)))
+            lost = None
+        return following
 
     async def _resume(self) -> Seal | Floor:
         kept = await self._registry.read(_kept)
@@ -102,3 +111,8 @@ def lost_to(last: Seal | Floor, heads: list[Seal]) -> int | None:
 
 def _kept(view: ReadTransaction) -> tuple[Signed | None, Signed | None]:
     return view.newest_audit_seal(), view.audit_floor()
+
+
+def _save(tx: WriteTransaction, following: list[tuple[Seal, Signed]]) -> None:
+    for seal, signed in following:
+        tx.save_audit_seal(seal, signed)
