@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -39,6 +40,10 @@ REFUSED: Final = 3
 TIMED_OUT: Final = 4
 LOCKED: Final = 5
 
+_TLS_BUFFER: Final = 16_384
+"""As much as one record of TLS holds (RFC 8446, 5.1). asyncio fills 256 KiB with zeros for each
+connection; a device has no need of them. Only this process: a library's user chooses himself."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 0, or one that docs/device.md lists."""
@@ -48,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    SSLProtocol.max_size = _TLS_BUFFER
     try:
         ended = _COMMANDS[options.command](options)
         sys.stdout.flush()

@@ -9,7 +9,6 @@ certificate, as a time-out much later.
 import asyncio
 import logging
 import ssl
-from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,9 +29,6 @@ from device_client.watching import Watch
 
 log = logging.getLogger(__name__)
 
-SSLProtocol.max_size = 16_384
-"""A connection's buffer, which asyncio fills with 256 KiB of zeros: as much as one record of TLS
-holds (RFC 8446, 5.1) is enough for a device."""
 _GOODBYE_S: Final = 1.0
 _REFUSALS: Final = frozenset({4, 5})
 """CONNACK's "bad user name or password" and "not authorized" (MQTT 3.1.1, 3.2.2.3)."""
