@@ -25,7 +25,8 @@ def operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Operator:
 
 def test_everything_is_exported_in_its_order_and_from_anywhere_on(operator: Operator) -> None:
     for number in range(3):
-        text = f'[groups.lamps]\nclaim_certificates = []\ndevice_name = "{{serial}}"\nquota = {number}'
+        text = '[groups.lamps]\nclaim_certificates = []\ndevice_name = "{serial}"\nquota = '
+        text += str(number)
         operator.succeeds("group", "apply", operator.file("groups.toml", text))
     events = operator.succeeds("events", "export").json()
     assert [each["id"] for each in events] == [1, 2, 3]
