@@ -40,7 +40,7 @@ async def attack(site: Site, service: Peer, victim: Peer) -> None:
     forged = site.certificates.forged(site.zone, f"muster-service-{site.zone}")
     request, own = (OWN[site.zone].format(name) for name in ("honest", forged.name))
     will = aiomqtt.Will(f"{request}/accepted", SPOOF, qos=1)
-    async with peer(site.broker.port, forged, will=will) as thief:
+    async with peer(site.broker.port, forged, will=will, within=5) as thief:
         await thief.hear("#", "muster/v1/#", "$share/thieves/muster/v1/#")
         await thief.attempt(request, SPOOF)
         await thief.attempt(f"{request}/accepted", SPOOF)
