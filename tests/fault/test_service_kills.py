@@ -27,6 +27,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEVICES: Final = 5
+_PATIENCE_S: Final = 5.0
 LAPSE_STEPS: Final = tuple(s for s in COMMIT_STEPS if s.startswith("lapse")) + CRL_STEPS
 CLAIM_STEPS: Final = tuple(s for s in COMMIT_STEPS if s not in LAPSE_STEPS) + LINK_STEPS
 _numbers = itertools.count(1)
@@ -69,7 +70,7 @@ async def launch_dying(stack: Stack, step: str, nth: int, confirm_within: str) -
 
 async def killed(stack: Stack) -> None:
     """Returns when it has died of itself, and not otherwise."""
-    ended = await stack.process.ended(within=30)
+    ended = await stack.process.ended(within=60)
     assert ended == -signal.SIGKILL, stack.process.log()[-3000:]
 
 
@@ -109,9 +110,9 @@ async def test_kill_while_a_certificate_lapses(stack: Stack, step: str, tmp_path
 
 
 async def is_granted(stack: Stack, request: EnrollRequest) -> bool:
-    """Asks once, and never confirms."""
+    """Asks once, and never confirms. Who asks before the service is there isn't answered."""
     try:
-        async with claimant(stack, request.serial) as asking:
+        async with asyncio.timeout(_PATIENCE_S), claimant(stack, request.serial) as asking:
             return isinstance(await asking.enroll(request), EnrollAccepted)
     except (aiomqtt.MqttError, TimeoutError):
         return False
