@@ -2,7 +2,7 @@
 
 Whoever may write to the registry may change events. He can't sign: the seals' key isn't there. So
 each event counts in a digest, and the digest up to some event is signed, which makes every earlier
-one as it was then (docs/adr/0021-a-sealed-audit-log.md).
+one as it was then (docs/adr/0023-a-sealed-audit-log.md).
 """
 
 import hashlib
@@ -78,7 +78,7 @@ def chained(digest: str, events: Iterable[Event]) -> str:
 
 
 def _canonical(event: Event) -> bytes:
-    fields = [
+    fields: list[object] = [
         event.id,
         (event.at - _EPOCH) // _MICROSECOND,
         event.kind.value,
@@ -91,6 +91,9 @@ def _canonical(event: Event) -> bytes:
         event.detail,
         event.repeated,
     ]
+    if bytes in map(type, fields):
+        # SQLite keeps bytes in a column of text, and JSON writes text for them: they aren't it.
+        return codec.encode([[each.hex()] if isinstance(each, bytes) else each for each in fields])
     return codec.encode(fields)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, chained
 from broker.core.records import Event
-from broker.ports import ReadTransaction, Registry
+from broker.ports import EventFilter, ReadTransaction, Registry
 from broker.services.audit_seals import end_of, lost_to
 from broker.services.doctor import Finding, Level
 
@@ -28,6 +28,9 @@ async def verify(registry: Registry, key: AuditKey, head: AuditHead) -> AsyncIte
     """
     last: Seal | Floor = Floor()
     try:
+        forged = await registry.read(partial(_before_the_first, key=key))
+        if forged is not None:
+            yield _wrong(f"events up to {forged}", "They were added where none can be any more.")
         while True:
             step = await registry.read(partial(_next, key=key, last=last))
             if step.dropped is not None:
@@ -35,6 +38,8 @@ async def verify(registry: Registry, key: AuditKey, head: AuditHead) -> AsyncIte
             elif step.seal is not None:
                 for finding in await asyncio.to_thread(_compare, last, step.seal, step.events):
                     yield finding
+                if step.seal.number <= last.number:
+                    return  # it lies under another's number, where each look would find it again
                 last = step.seal
             else:
                 break
@@ -59,9 +64,20 @@ class _Step:
     events: list[Event]
 
 
-def _next(view: ReadTransaction, key: AuditKey, last: Seal | Floor) -> _Step:
+def _before_the_first(view: ReadTransaction, key: AuditKey) -> int | None:
+    """The last event among those that no seal will ever cover: what was there was dropped, and
+    numbers begin with 1."""
+    found = view.events(EventFilter(before_id=_floor(view, key).last_id + 1, limit=1))
+    return found[0].id if found else None
+
+
+def _floor(view: ReadTransaction, key: AuditKey) -> Floor:
     signed = view.audit_floor()
-    floor = Floor() if signed is None else key.floor(signed)
+    return Floor() if signed is None else key.floor(signed)
+
+
+def _next(view: ReadTransaction, key: AuditKey, last: Seal | Floor) -> _Step:
+    floor = _floor(view, key)
     if floor.number > last.number:
         return _Step(floor, None, [])
     seals = view.audit_seals(last.number, 1)
@@ -78,7 +94,10 @@ def _compare(last: Seal | Floor, seal: Seal, events: list[Event]) -> Iterator[Fi
         yield _wrong(subject, "The seal before theirs is missing.")
         return
     if seal.lost_to is not None:
-        message = f"Before them, events up to {seal.lost_to} were lost: a backup was restored."
+        message = (
+            f"Before them, events up to {seal.lost_to} or their seals were lost: a backup was "
+            "restored, or somebody removed them. These were sealed as they were found then."
+        )
         yield Finding(Level.WARNING, AUDIT_LOG, subject, message, _REMEDY)
     if chained(last.digest, events) != seal.digest:
         what = "changed" if len(events) == seal.events else "removed or added"

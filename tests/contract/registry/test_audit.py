@@ -129,6 +129,36 @@ async def test_who_changes_or_removes_an_event_is_found_out(log: Log, statement:
     assert await log.wrong() == ["events 4 to 6"]
 
 
+async def test_who_adds_events_before_the_first_is_found_out(log: Log) -> None:
+    """No seal covers them, as they're where the log begins, or where events were dropped."""
+    added = "INSERT INTO event (id, at, kind, repeated) SELECT {0}, at, kind, 1 FROM event"
+    await log.days(40)
+    await log.tamper(added.format(-5) + " WHERE id = 1")
+    assert await log.wrong() == ["events up to -5"]
+    await log.drop()
+    assert await log.wrong() == []
+    await log.tamper(added.format(7) + " WHERE id = 40")
+    assert await log.wrong() == ["events up to 7"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_bytes_that_are_written_like_the_text_are_found_out(log: Log) -> None:
+    """SQLite takes them in any column. Who asks for the text doesn't find such an event."""
+    event = Event(log.clock.at, EventKind.SERVICE_STARTED, device_id="lamp")
+    await log.registry.write(lambda tx: tx.add_event(event))
+    await log.seal()
+    await log.tamper("UPDATE event SET device_id = x'95a9a9'")  # "lamp" in base64
+    assert await log.wrong() == ["events 1 to 1"]
+
+
+async def test_a_seal_under_another_s_number_doesn_t_keep_it_busy(log: Log) -> None:
+    await log.days(3)
+    old = "SELECT 1000, last_id, statement, signature FROM audit_seal WHERE number = 1"
+    await log.tamper(f"INSERT INTO audit_seal {old}")
+    async with asyncio.timeout(60):
+        assert await log.wrong() == ["events 1 to 3"]
+
+
 async def test_who_removes_seals_is_found_out(log: Log) -> None:
     await log.days(3)
     await log.tamper("DELETE FROM audit_seal WHERE number = 2")
