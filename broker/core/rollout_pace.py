@@ -62,6 +62,11 @@ class StopRule:
         if self.after < 1:
             raise ValueError("at least 1 device must have finished")
 
+    @property
+    def percent(self) -> str:
+        """`above` for people."""
+        return f"{100 * self.above:g}%"
+
     def is_broken(self, failed: int, finished: int, expected: int) -> bool:
         """Whether to stop.
 

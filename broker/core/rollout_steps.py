@@ -92,7 +92,7 @@ def _judge(rollout: Rollout, tally: Tally, wave: int | None, expected: int) -> s
     if not rollout.stop.is_broken(failed, finished, expected):
         return None
     whom = {None: "all waves", LATE: "those who joined later"}.get(wave, f"wave {(wave or 0) + 1}")
-    return f"{failed} of {finished} that finished failed ({whom}), above {rollout.stop.above:.3%}"
+    return f"{failed} of {finished} that finished failed ({whom}), above {rollout.stop.percent}"
 
 
 def is_finished(rollout: Rollout, tally: Tally) -> bool:

@@ -90,6 +90,8 @@ _REMEDIES: Final = {
     "images are to come from there.",
     UpdateCode.SPACE_MISSING: "Make room on the device's disk.",
     UpdateCode.STORAGE_UNUSABLE: "See that the disk can be written and this user owns the slots.",
+    UpdateCode.SOURCE_TOO_OLD: "Install a version between first. If the device doesn't know its "
+    "own, say what came from the factory: 'version' in its configuration.",
     UpdateCode.COUNTER_TOO_LOW: "Assign an image whose security counter is as high as the device's",
 }
 

@@ -75,9 +75,8 @@ def check_fit(image: Image, hardware: Hardware, running: Running) -> None:
         )
     oldest = facts.min_source_version
     if oldest is not None and not _reaches(running.version, oldest):
-        raise UpdateRefused(
-            UpdateCode.SOURCE_TOO_OLD, f"{path} can follow {oldest}, not {running.version}."
-        )
+        known = running.version or "an unknown version"
+        raise UpdateRefused(UpdateCode.SOURCE_TOO_OLD, f"{path} can follow {oldest}, not {known}.")
 
 
 def check_dependencies(images: tuple[Image, ...], running: Mapping[str, Running]) -> None:

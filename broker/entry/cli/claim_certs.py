@@ -12,7 +12,7 @@ from broker.core.lifecycle import DeviceInput
 from broker.core.records import Device
 from broker.entry.cli.device_acts import TIMEOUT_S, How, TimeoutOption, carry_out
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import STYLES, emit, note, say, table
+from broker.entry.cli.output import STYLES, counted, emit, note, say, table
 from broker.entry.cli.rotate import begin
 from broker.entry.cli.views import claim_json, claim_state, device_json, shown_time
 from broker.installation import Installation, SecretFile
@@ -52,7 +52,8 @@ def create(
         ),
     )
     say(str(path))
-    note(f"{claim.name}: {claim.max_claims:,} claims until {shown_time(claim.not_after)}.")
+    claims = counted(claim.max_claims, "claim")
+    note(f"{claim.name}: {claims} until {shown_time(claim.not_after)}.")
     note(f"Whoever reads {path} can ask for membership: keep it 0600, flash it, delete it.")
     if installation.lacks_update_root():
         note(
@@ -144,7 +145,7 @@ def show(
     table(("field", "value"), list(fields.items()), title=f"claim certificate {name}")
     rows = [(d.id, d.state.value, d.serial, shown_time(d.activated_at)) for d in devices]
     table(("device", "state", "serial", "active since"), rows, title="claimed with it")
-    note(f"{len(devices):,} devices. What was refused: 'muster events --claim {name}'.")
+    note(f"{counted(len(devices), 'device')}. What was refused: 'muster events --claim {name}'.")
     note(
         f"If it leaked: 'muster claim-cert revoke {name}', and if need be with --rotate-devices "
         "or --revoke-devices."

@@ -9,7 +9,7 @@ import typer
 
 from broker.core.lifecycle import DeviceInput
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import advance, emit, note, progress, table
+from broker.entry.cli.output import advance, counted, emit, note, progress, table
 from broker.entry.cli.views import acted_json
 from broker.installation import Installation
 from broker.ports import Registry
@@ -152,7 +152,7 @@ def _shown(after_ms: int | None) -> str:
 def _conclude(acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
     count = {effect: sum(each.effect is effect for each in acted) for effect in Effect}
     if how.dry_run:
-        note(f"{count[Effect.DONE]:,} devices would be changed. Nothing was changed.")
+        note(f"{counted(count[Effect.DONE], 'device')} would be changed. Nothing was changed.")
         return
     note(
         f"{wanted.act}: {count[Effect.DONE]:,} done, {count[Effect.UNCHANGED]:,} there already, "

@@ -12,7 +12,7 @@ from broker.core.records import Certificate, Device
 from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli import device_acts, recovery
 from broker.entry.cli.options import JsonOption, common, with_registry
-from broker.entry.cli.output import emit, note, table
+from broker.entry.cli.output import counted, emit, note, table
 from broker.entry.cli.software_shown import (
     has_ended,
     report_json,
@@ -117,7 +117,7 @@ async def _list(registry: Registry, wanted: DeviceFilter, shown: _Shown) -> None
         _show_lines(lines, shown, is_first=total == 0)
         total += len(lines)
     if not shown.as_json:
-        note(f"{total:,} devices.")
+        note(f"{counted(total, 'device')}.")
 
 
 def _is_unsupported(line: _Line, now: datetime) -> bool:

@@ -9,7 +9,7 @@ import typer
 from broker.core.records import Enrollment
 from broker.entry.cli.files import open_lines
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import advance, emit, note, progress, say, table
+from broker.entry.cli.output import advance, counted, emit, note, progress, say, table
 from broker.entry.cli.views import enrollment_json, shown_time
 from broker.installation import Installation
 from broker.ports import EnrollmentFilter, ReadTransaction, Registry
@@ -107,7 +107,7 @@ async def _list(registry: Registry, wanted: EnrollmentFilter, as_json: bool) -> 
         total += len(page)
         wanted = replace(wanted, after=page[-1].serial)
     if not as_json:
-        note(f"{total:,} serial numbers.")
+        note(f"{counted(total, 'serial number')}.")
 
 
 async def _page(registry: Registry, wanted: EnrollmentFilter) -> list[Enrollment]:

@@ -9,7 +9,7 @@ import typer
 from broker.core.records import EnrollmentGroup, Serials
 from broker.entry.cli.files import read_text_file
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import emit, note, say, table
+from broker.entry.cli.output import counted, emit, note, say, table
 from broker.entry.cli.views import group_json
 from broker.ports import ReadTransaction, Registry
 from broker.protocol.names import GroupName
@@ -116,9 +116,10 @@ def _show(change: GroupChange) -> None:
 def _conclude(changes: Sequence[GroupChange], dry_run: bool) -> None:
     changed = [change for change in changes if change.fields]
     if dry_run:
-        note(f"Nothing was changed; {len(changed)} groups would be.")
+        note(f"Nothing was changed; {counted(len(changed), 'group')} would be.")
         return
-    note(f"{len(changed)} groups changed, {len(changes) - len(changed)} as they should be.")
+    unchanged = len(changes) - len(changed)
+    note(f"{counted(len(changed), 'group')} changed, {unchanged:,} already as said.")
     for change in changed:
         group = change.group
         if group.serials is Serials.ANY:

@@ -27,6 +27,11 @@ def emit(value: object) -> None:
     print(msgspec.json.encode(value).decode(), flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 device`, `2,000 devices`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],

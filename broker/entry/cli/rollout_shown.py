@@ -71,7 +71,7 @@ def show_rollout(view: RolloutView) -> None:
         "images": ", ".join(image.path for image in rollout.images),
         "for": _selected(rollout),
         "pace": _pace(rollout, view),
-        "stops above": f"{rollout.stop.above:.3%} failed, of {rollout.stop.after} or more",
+        "stops above": f"{rollout.stop.percent} failed, of {rollout.stop.after} or more",
         "prepared": f"{view.prepared:,} of {view.at(Progress.QUEUED):,} that are queued",
         "switches": _timing(rollout),
         "started": shown_time(rollout.started_at),
@@ -82,8 +82,9 @@ def show_rollout(view: RolloutView) -> None:
     if view.codes:
         worst = sorted(view.codes.items(), key=lambda found: -found[1])
         table(("code", "how many"), [(code, str(n)) for code, n in worst], title="why not")
-    if view.at(*FAILED):
-        note(f"Who and why: 'muster update rollout {rollout.name} --devices --at rolled_back'.")
+    for failed in sorted(FAILED):
+        if view.at(failed):
+            note(f"Who and why: 'muster update rollout {rollout.name} --devices --at {failed}'.")
 
 
 def show_parts(parts: Sequence[Part], *, is_first: bool) -> None:

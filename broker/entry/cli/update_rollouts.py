@@ -9,7 +9,7 @@ import typer
 from broker.core.rollout import Progress, RolloutInput
 from broker.core.update_records import Part
 from broker.entry.cli.options import DryRunOption, JsonOption, common, warn_unserved, with_registry
-from broker.entry.cli.output import emit, note, say
+from broker.entry.cli.output import counted, emit, note, say
 from broker.entry.cli.rollout_shown import (
     conclude,
     part_json,
@@ -125,14 +125,14 @@ def retry(
         found = with_registry(
             installation, lambda registry: rollouts.retriable(registry, name, device or [])
         )
-        say(f"{found:,} devices would be in the queue again.")
+        say(f"{counted(found, 'device')} would be in the queue again.")
         note("Nothing was changed.")
         return
     requeued = with_registry(
         installation,
         lambda registry: rollouts.retry(registry, installation.clock, name, device or []),
     )
-    note(f"{requeued:,} devices are in the queue again.")
+    note(f"Queued again: {counted(requeued, 'device')}.")
     warn_unserved(installation)
 
 
