@@ -27,7 +27,7 @@ from device_client.update.repository import Repository
 from device_client.update.store import MetadataStore
 from device_client.update.trusted import digest
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 class WebSource:

@@ -110,12 +110,12 @@ async def test_members_come_back(stack: Stack, tmp_path: Path) -> None:
     with device(state, stack.bundle(), "member", timing=STUBBORN) as (agent, _):
         running = asyncio.create_task(agent.run())
         try:
-            await eventually(lambda: is_online(state), within=20)
+            await eventually(lambda: is_online(state))
             for _ in range(2):
                 await stack.brokers[Zone.FLEET].kill()
-                await eventually(lambda: not is_online(state), within=20)
+                await eventually(lambda: not is_online(state))
                 await stack.brokers[Zone.FLEET].restart()
-                await eventually(lambda: is_online(state), within=20)
+                await eventually(lambda: is_online(state))
         finally:
             running.cancel()
             await asyncio.wait({running})

@@ -145,7 +145,7 @@ async def test_kill_at(
     WAYS[step](killer, monkeypatch)
     async with asyncio.TaskGroup() as tasks:
         claims = tasks.create_task(fleet.claim())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await killer.killed.wait()
         await asyncio.to_thread(mortal.start)
         await claims

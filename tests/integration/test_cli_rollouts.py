@@ -150,7 +150,7 @@ async def test_a_push_is_watched_to_its_end_and_shown_everywhere(
     arguments = ("update", "push", path, "--all", "--name", "r1", "--abort-above", "60%")
     async with update_device(stack, one) as first, update_device(stack, two) as second:
         watching = asyncio.create_task(run_muster(stack, *arguments, "--watch", "--json"))
-        told = await first.told(30)
+        told = await first.told()
         assert told is not None
         past = datetime.now(UTC) - timedelta(days=1)
         await first.say(told, Phase.INSTALLED, running={path: "1.0.0"}, support_until=past)

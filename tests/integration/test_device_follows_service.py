@@ -28,11 +28,11 @@ async def test_orders_are_followed(brokers: BrokerKind, tmp_path: Path) -> None:
         with device(state, stack.bundle(), "A1", timing=REPEATING) as (agent, _):
             life = asyncio.create_task(agent.run())
             try:
-                await eventually(lambda: stack.is_active("A1"), within=30)
+                await eventually(lambda: stack.is_active("A1"))
                 await order(stack, 1)
-                await eventually(lambda: follows(state, 1), within=30)
+                await eventually(lambda: follows(state, 1))
                 await order(stack, 2)
-                await eventually(lambda: follows(state, 2), within=30)
+                await eventually(lambda: follows(state, 2))
             finally:
                 life.cancel()
                 await asyncio.wait([life])

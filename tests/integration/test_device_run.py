@@ -55,7 +55,7 @@ def online(state: Path) -> bool:
 async def test_it_claims_and_stays(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
         report = status.report(state)
     assert report.membership is Membership.CONFIRMED
     assert report.device_id == "device-A1"
@@ -66,11 +66,11 @@ async def test_it_claims_and_stays(fleet: FakeFleet, tmp_path: Path) -> None:
 async def test_it_comes_back_and_confirms_again(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
         enrolled, confirmed = len(fleet.service.enrolls), len(fleet.service.confirms)
         await fleet.fleet.restart()
-        await eventually(lambda: len(fleet.service.confirms) > confirmed, within=30)
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: len(fleet.service.confirms) > confirmed)
+        await eventually(lambda: online(state))
     assert len(fleet.service.enrolls) == enrolled
 
 
@@ -78,12 +78,12 @@ async def test_the_claim_broker_may_come_up_later(fleet: FakeFleet, tmp_path: Pa
     state = tmp_path / "state"
     await fleet.claim.stop()
     async with running(state, fleet):
-        await eventually(lambda: status.report(state).last_error is not None, within=30)
+        await eventually(lambda: status.report(state).last_error is not None)
         error = status.report(state).last_error
         assert error is not None
         assert error.code == "unreachable"
         await fleet.claim.restart()
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
 
 
 async def test_what_is_final_for_claim_is_asked_again_by_run(
@@ -92,7 +92,7 @@ async def test_what_is_final_for_claim_is_asked_again_by_run(
     state = tmp_path / "state"
     fleet.service.enroll_script.extend([Refused(Code.CLAIM_EXHAUSTED)] * 2)
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
     assert len(fleet.service.enrolls) >= 3
     assert len(fleet.service.keys_seen()) == 1
 
@@ -100,15 +100,15 @@ async def test_what_is_final_for_claim_is_asked_again_by_run(
 async def test_a_revoked_device_asks_the_claim_zone_again(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet) as (_, store):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
         revoked = store.current()
         assert revoked is not None
         enrolled = len(fleet.service.enrolls)
         fleet.service.forget_certificates()
         await fleet.revoke(revoked.chain_file.read_text(), revoked.device_id)
         await fleet.fleet.control.disconnect(revoked.device_id)
-        await eventually(lambda: len(fleet.service.enrolls) > enrolled, within=30)
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: len(fleet.service.enrolls) > enrolled)
+        await eventually(lambda: online(state))
         again = store.current()
     assert again is not None
     assert again.certificate_sha256 != revoked.certificate_sha256
@@ -128,7 +128,7 @@ async def test_a_full_disk_is_waited_out_with_the_same_key(
     monkeypatch.setattr(os, "fsync", fsync)
     state = tmp_path / "state"
     async with running(state, fleet) as (_, store):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
         identity = store.current()
     assert len(fleet.service.enrolls) > 1
     assert len(fleet.service.keys_seen()) == 1
@@ -178,22 +178,22 @@ async def test_the_command_runs_without_arguments_after_a_kill(
     first = await asyncio.create_subprocess_exec(
         *command("run", "--bundle", fleet.bundle_file(), "--state", state, "--serial", "A1")
     )
-    await eventually(lambda: online(state), within=30)
+    await eventually(lambda: online(state))
     first.kill()
     await first.wait()
     (tmp_path / "bundle.json").unlink()
     second = await asyncio.create_subprocess_exec(*command("run", "--state", state))
-    await eventually(lambda: len(fleet.service.confirms) >= 2, within=30)
-    await eventually(lambda: online(state), within=30)
+    await eventually(lambda: len(fleet.service.confirms) >= 2)
+    await eventually(lambda: online(state))
     second.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(second.wait(), 10) == 0
+    assert await asyncio.wait_for(second.wait(), 60) == 0
     assert "disconnected" in fleet.fleet.log()
 
 
 async def test_two_agents_do_not_share_a_state(fleet: FakeFleet, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with running(state, fleet):
-        await eventually(lambda: online(state), within=30)
+        await eventually(lambda: online(state))
         second = await finished("run", "--state", state)
     assert second.returncode == 5
     assert "state_locked" in second.stderr

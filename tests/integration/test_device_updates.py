@@ -150,7 +150,7 @@ async def test_a_damaged_configuration_costs_the_updates_and_not_the_membership(
     argv = ("run", "--state", str(state), "--bundle", str(bundle), "--serial", "A3")
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "device_client", *argv)
     try:
-        await eventually(lambda: stack.is_active("A3"), within=30)
+        await eventually(lambda: stack.is_active("A3"))
     finally:
         process.terminate()
         assert await process.wait() == 0

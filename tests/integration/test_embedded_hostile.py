@@ -16,7 +16,7 @@ from amqtt.mqtt.subscribe import SubscribePacket
 
 from broker.adapters.brokers.embedded import BrokerLimits, EmbeddedBroker, Zone
 from broker.adapters.brokers.embedded.errors import Ending
-from tests.support.embedded import RawClient, connect_packet, mqtt, raw, running
+from tests.support.embedded import RawClient, connect_packet, mqtt, raw, receive, running
 from tests.support.pki import Pki
 from tests.support.waiting import eventually
 
@@ -55,7 +55,7 @@ async def test_bytes_that_are_no_tls(fleet: EmbeddedBroker) -> None:
     reader, writer = await asyncio.open_connection("localhost", fleet.port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(500))
     with contextlib.suppress(OSError):
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
     writer.transport.abort()
     await _ends(fleet, Ending.TLS_FAILED)
 
@@ -113,7 +113,7 @@ async def test_a_large_packet_within_the_limit_passes(
         await service.subscribe("muster/v1/#")
         assert await device.connect("dev-1") == 0
         await device.send(_publish(f"{DEVICE}/x", size=200 * 1024))
-        message = await asyncio.wait_for(anext(aiter(service.messages)), 5)
+        message = await receive(service)
         assert message.payload == bytes(200 * 1024)
 
 
@@ -147,7 +147,7 @@ async def test_silence_beyond_its_own_keepalive(pki: Pki) -> None:
         started = asyncio.get_running_loop().time()
         assert await device.connect("dev-1", keep_alive=1) == 0
         await device.closed()
-        assert 1.4 < asyncio.get_running_loop().time() - started < 5
+        assert asyncio.get_running_loop().time() - started > 1.4
         await _ends(broker, Ending.SILENT)
 
 
@@ -330,7 +330,7 @@ async def test_a_broker_that_is_full_makes_newcomers_wait(pki: Pki) -> None:
             assert await client.connect(f"dev-{number}") == 0
         waiting = asyncio.create_task(_connect_once(pki, broker, pair))
         clients[0].writer.transport.abort()
-        assert await asyncio.wait_for(waiting, 10) == 0
+        assert await asyncio.wait_for(waiting, 60) == 0
 
 
 async def _connect_once(pki: Pki, broker: EmbeddedBroker, pair: Any) -> int:
@@ -349,5 +349,5 @@ async def test_others_go_on_while_one_misbehaves(pki: Pki, fleet: EmbeddedBroker
                 await bad.send(os.urandom(2000))
             async with mqtt(pki, fleet, pki.device(Zone.FLEET, "dev-1"), "dev-1") as good:
                 await good.publish(f"{DEVICE}/confirm", b"%d" % number, qos=1)
-                message: aiomqtt.Message = await asyncio.wait_for(anext(messages), 5)
+                message: aiomqtt.Message = await asyncio.wait_for(anext(messages), 60)
                 assert message.payload == b"%d" % number

@@ -56,7 +56,7 @@ async def is_told(stack: Stack, client: Client, expected: dict[str, bytes]) -> b
     """Whether a device that connects now is told this, from the broker's memory."""
     async with listening(stack, client) as connection:
         try:
-            heard = [await connection.next(within=0.3) for _ in expected]
+            heard = [await connection.next(within=1.0) for _ in expected]
         except TimeoutError:
             return False
     told = {message.topic: message.payload for message in heard if message.retained}

@@ -106,7 +106,7 @@ async def test_a_device_that_was_away_finds_what_it_is_told_after_the_broker_for
     assert "timestamp.json" in names
     assert "1.root.json" in names
     async with update_device(stack, client) as device:
-        assignment = await device.told(within=20)
+        assignment = await device.told()
         assert assignment is not None
         assert assignment.targets[0].path == path
     files = update_repository(workshop.home, None).files()
@@ -114,7 +114,7 @@ async def test_a_device_that_was_away_finds_what_it_is_told_after_the_broker_for
         await connection.hear(metadata_topic("+"))
         heard: dict[str, bytes] = {}
         while len(heard) < len(names):
-            message = await connection.next(within=20)
+            message = await connection.next()
             heard[message.topic] = message.payload
     assert heard == {metadata_topic(name): content for name, content in files.items()}
 

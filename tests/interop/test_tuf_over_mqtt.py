@@ -194,14 +194,14 @@ async def test_python_tuf_updates_over_mqtt_alone(stack: Stack, tmp_path: Path) 
     await push(stack, workshop, path, "first")
     state = tmp_path / "device"
     async with wired(stack, client) as wire:
-        await eventually(lambda: is_heard(workshop, wire), within=20)
+        await eventually(lambda: is_heard(workshop, wire))
         content, _ = await asyncio.to_thread(install, state, root, wire, path)
         assert content == CONTENT
 
         await asyncio.to_thread(rotate_root, workshop)
         newer = await asyncio.to_thread(workshop.publish_image, "1.1.0", CONTENT[::-1])
         await push(stack, workshop, newer, "second")
-        await eventually(lambda: is_heard(workshop, wire), within=20)
+        await eventually(lambda: is_heard(workshop, wire))
         content, fetched = await asyncio.to_thread(install, state, root, wire, newer)
         assert content == CONTENT[::-1]
         assert f"{METADATA}2.root.json" in fetched
@@ -216,10 +216,10 @@ async def test_it_reads_all_of_it_again_from_a_broker_that_forgot(
     (client,) = await joined(stack, tmp_path, "A1")
     await push(stack, workshop, path, "first")
     async with wired(stack, client) as wire:
-        await eventually(lambda: is_heard(workshop, wire), within=20)
+        await eventually(lambda: is_heard(workshop, wire))
     await stack.brokers[Zone.FLEET].restart()
     async with wired(stack, client) as wire:
-        await eventually(lambda: is_heard(workshop, wire), within=20)
+        await eventually(lambda: is_heard(workshop, wire))
         content, _ = await asyncio.to_thread(install, tmp_path / "device", root, wire, path)
         assert content == CONTENT
 

@@ -98,7 +98,7 @@ async def renews(stack: Stack, place: Path, serial: str, bundle: ClaimBundle) ->
     with device(place / serial, bundle, serial) as (agent, _):
         living = asyncio.create_task(agent.run())
         try:
-            await eventually(partial(_is_renewed, stack, serial), within=30)
+            await eventually(partial(_is_renewed, stack, serial))
         finally:
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)

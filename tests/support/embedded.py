@@ -14,7 +14,7 @@ from broker.adapters.brokers.embedded.framing import FrameSplitter
 from broker.adapters.brokers.embedded.packets import Packet, decode
 from tests.support.pki import Pair, Pki
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @asynccontextmanager

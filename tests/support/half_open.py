@@ -11,7 +11,7 @@ from tests.support.certificates import Client
 from tests.support.knocking import Answer, connect_packet
 
 _CHUNK = 65_536
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 
 
 class HalfOpen:

@@ -28,7 +28,7 @@ class Door:
         self._reader = reader
         self._writer = writer
 
-    async def knock(self, client_id: str, within: float = 30.0) -> Answer:
+    async def knock(self, client_id: str, within: float = 60.0) -> Answer:
         """Sends CONNECT, and says what came of it. The connection stays when it is admitted."""
         try:
             async with asyncio.timeout(within):
@@ -41,7 +41,7 @@ class Door:
             return Answer.REFUSED
         return Answer.ADMITTED if answer == b"\x20\x02\x00\x00" else Answer.REFUSED
 
-    async def ended(self, within: float = 30.0) -> None:
+    async def ended(self, within: float = 60.0) -> None:
         """Returns when the broker has ended the connection; TimeoutError when it hasn't."""
         try:
             async with asyncio.timeout(within):

@@ -12,7 +12,8 @@ import aiomqtt
 
 from tests.support.certificates import Client
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
+_CONNECT_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ async def peer(
     username: str | None = None,
     will: aiomqtt.Will | None = None,
     clean_session: bool = True,
-    within: float = PATIENCE_S,
+    within: float = _CONNECT_S,
 ) -> AsyncIterator[Peer]:
     """`client` connected, by default under its own name.
 

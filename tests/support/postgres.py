@@ -19,7 +19,7 @@ from psycopg import sql
 
 from broker.adapters.registry.migrate import migrate
 
-_DEADLINE_S: Final = 30.0
+_DEADLINE_S: Final = 60.0
 _PAUSE_S: Final = 0.02
 _OWNER: Final = "muster"
 _SETTINGS: Final = {

@@ -58,7 +58,7 @@ class Running:
         def is_it() -> bool:
             return bool(self.seen) and status.report(self.state).activity is Activity.ONLINE
 
-        await eventually(is_it, within=30)
+        await eventually(is_it)
 
     async def proves(self, wanted: Callable[[Identity], bool]) -> None:
         """Returns when an identity like that is confirmed and in use."""
@@ -67,7 +67,7 @@ class Running:
             identity = self.store.current()
             return identity is not None and identity.confirmed_at is not None and wanted(identity)
 
-        await eventually(has, within=30)
+        await eventually(has)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from broker.adapters.brokers.embedded.framing import FrameSplitter
 from broker.protocol.zones import Zone
 from tests.support.certificates import Certificates
 
-_WITHIN_S = 30.0
+_WITHIN_S = 60.0
 
 
 class Kind(IntEnum):

@@ -107,7 +107,7 @@ class ServiceProcess:
         await self.launch("-m", f"tests.fault.{module}", step)
         await self.has_died()
 
-    async def has_died(self, within: float = 30) -> None:
+    async def has_died(self, within: float = 60) -> None:
         """Returns when it has killed itself, and not otherwise."""
         ended = await self.ended(within)
         assert ended == -signal.SIGKILL, self.log()[-3000:]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-_END_S = 30.0
+_END_S = 60.0
 
 
 class Background:

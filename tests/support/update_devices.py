@@ -63,7 +63,7 @@ class UpdateDevice:
         answers = [answer_topic(self._report, outcome) for outcome in Outcome]
         await self.peer.hear(*answers, self._desired)
 
-    async def told(self, within: float = 10.0) -> Assignment | None:
+    async def told(self, within: float = 60.0) -> Assignment | None:
         """The next thing that it's told; none when it's told that there is nothing any more."""
         heard = await self._next([self._desired], within)
         if not heard.payload:
@@ -72,7 +72,7 @@ class UpdateDevice:
         return codec.decode(signed.assignment.encode(), Assignment, limits.MAX_ASSIGNMENT)
 
     async def say(
-        self, assignment: Assignment, phase: Phase, within: float = 10.0, **changes: Any
+        self, assignment: Assignment, phase: Phase, within: float = 60.0, **changes: Any
     ) -> ReportAccepted | Rejected:
         """Reports, and returns the answer."""
         fields: dict[str, Any] = {
@@ -85,7 +85,7 @@ class UpdateDevice:
         }
         return await self.send(UpdateReport(**{**fields, **changes}), within)
 
-    async def send(self, report: UpdateReport, within: float = 10.0) -> ReportAccepted | Rejected:
+    async def send(self, report: UpdateReport, within: float = 60.0) -> ReportAccepted | Rejected:
         """This very report."""
         text = codec.encode(report).decode()
         request = ReportRequest(

@@ -164,7 +164,7 @@ async def test_members_written_while_the_server_restarts_are_there_once(
         written = 0
         while not restarting.done() or written < 50:
             number = written
-            await eventually(partial(_has_written, registry, number), within=30)
+            await eventually(partial(_has_written, registry, number))
             written += 1
         await restarting
         devices = await registry.read(lambda tx: tx.devices(DeviceFilter(limit=100_000)))

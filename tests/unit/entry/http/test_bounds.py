@@ -68,7 +68,7 @@ async def connection(
             await writer.wait_closed()
 
 
-async def ended(reader: asyncio.StreamReader, within: float = 5.0) -> None:
+async def ended(reader: asyncio.StreamReader, within: float = 60.0) -> None:
     """Returns when the server has hung up, in whatever way."""
     async with asyncio.timeout(within):
         with contextlib.suppress(ConnectionError):
