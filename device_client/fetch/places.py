@@ -4,10 +4,16 @@ An assignment names sources. What they send is checked, but to ask at all is an 
 in its own network; so a stolen director's key mustn't choose whom it asks.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import SplitResult
 
 from device_client.fetch.errors import SourceNotAllowed
+
+_LETTERS: Final = re.compile(r"[\w.:-]+\Z")
+"""Of names and addresses. Resolvers end what they're given at others, such as NUL or a space: what
+comes after them would be any name that an asterisk stands for."""
 
 
 def check_host(url: SplitResult, allowed: Iterable[str]) -> None:
@@ -21,7 +27,7 @@ def check_host(url: SplitResult, allowed: Iterable[str]) -> None:
         SourceNotAllowed: it isn't.
     """
     host = _normal(url.hostname or "")
-    if any(_covers(_normal(pattern), host) for pattern in allowed):
+    if _LETTERS.match(host) and any(_covers(_normal(pattern), host) for pattern in allowed):
         return
     raise SourceNotAllowed(
         f"This device doesn't ask {host[:253]!r} for images.",

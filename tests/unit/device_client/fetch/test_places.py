@@ -46,6 +46,9 @@ def test_named(host: str, allowed: str) -> None:
         ("127.1", "127.0.0.1"),
         ("2130706433", "127.0.0.1"),
         ("192.168.0.1", "cdn.example.com"),
+        ("192.168.0.1\0.example.com", "*.example.com"),  # the resolver reads up to the NUL
+        ("192.168.0.1 .example.com", "*.example.com"),
+        ("[fe80::1%25.example.com]", "*.example.com"),
     ],
 )
 def test_not_named(host: str, allowed: str) -> None:
