@@ -47,13 +47,14 @@ class RolloutReads(Protocol):
     ) -> list[Part]:
         """Those who stand at one of `among` (or anywhere, when it's empty), ordered by device."""
 
-    def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
-        """The first of the queue whose part has this wave (0 or that of the late joiners)."""
-
     def candidates(
         self, rollout: str, wave: int, usable: Usable, after: int, limit: int
     ) -> list[Candidate]:
-        """The first of the queue, from the draw `after` on, for whom nothing usable is prepared."""
+        """The first of the queue, from the draw `after` on, for whom nothing usable is prepared.
+
+        Args:
+            wave: of their parts: 0, or that of the late joiners.
+        """
 
     def reach(self, rollout: str, wave: int, limit: int) -> int | None:
         """The draw of the last of the first `limit` of the queue; none when it's empty."""
@@ -116,7 +117,7 @@ class RolloutWrites(Protocol):
         database, at a cost that doesn't pass through here.
 
         Args:
-            wave: as in `queued_parts`.
+            wave: as in `candidates`.
         """
 
     def drop_prepared(self, rollout: str, limit: int) -> int:

@@ -85,7 +85,7 @@ class Assigner:
         how many were told. Whoever is prepared is told first.
 
         Args:
-            wave: as in the registry's `queued_parts`.
+            wave: as in the registry's `candidates`.
 
         Raises:
             UpdateError: the director's key can't be used; who wasn't told yet stays in the queue.

@@ -21,14 +21,6 @@ _N: Final = ROLLOUT_TALLY
 _AT_MOST: Final = sa.bindparam("at_most", type_=sa.BigInteger)
 _OF_ROLLOUT: Final = sa.select(_T).where(_T.c.rollout == sa.bindparam("wanted"))
 _ONE: Final = _OF_ROLLOUT.where(_T.c.device_id == sa.bindparam("device"))
-_QUEUE: Final = (
-    _OF_ROLLOUT.where(
-        _T.c.progress == Progress.QUEUED.value,
-        _T.c.wave == sa.bindparam("in_wave", type_=sa.BigInteger),
-    )
-    .order_by(_T.c.draw)
-    .limit(_AT_MOST)
-)
 _SILENT: Final = sa.select(sa.func.count()).where(
     _T.c.rollout == sa.bindparam("wanted"),
     _T.c.progress == sa.bindparam("at"),
@@ -108,11 +100,6 @@ class RolloutParts(session.Part):
             together = sa.union_all(*(sa.select(one) for one in each)).subquery()
             query = sa.select(together).order_by(together.c.device_id).limit(limit)
         return [part_from(row) for row in self._session.select(query)]
-
-    def queued_parts(self, rollout: str, wave: int, limit: int) -> list[Part]:
-        self._session.flush()
-        wanted = {"wanted": rollout, "in_wave": wave, "at_most": limit}
-        return [part_from(row) for row in self._session.rows(_QUEUE, wanted)]
 
     def count_silent(self, rollout: str, among: Sequence[Progress], since: datetime) -> int:
         self._session.flush()

@@ -15,6 +15,7 @@ from broker.core.update_records import Part
 from broker.ports import RegistryError, WriteTransaction
 from broker.protocol.names import DeviceId, GroupName
 from broker.protocol.updates import ImageFacts
+from broker.rollout_ports import Usable
 from tests.support.records import NOW, a_fingerprint
 from tests.support.registries import add_batch, an_event, device_number
 
@@ -120,9 +121,11 @@ async def test_a_part_is_kept_as_it_is(rolling: SqlRegistry) -> None:
 async def test_the_queue_has_an_order_of_its_own(rolling: SqlRegistry) -> None:
     late = a_part(4, wave=LATE)
     await save(rolling, a_part(1), a_part(2), a_part(3), late)
-    found = await rolling.read(lambda tx: tx.queued_parts("r1", 0, 2))
-    assert found == [a_part(3), a_part(2)]
-    assert await rolling.read(lambda tx: tx.queued_parts("r1", LATE, 9)) == [late]
+    nothing = Usable("by us", NOW)
+    found = await rolling.read(lambda tx: tx.candidates("r1", 0, nothing, 0, 2))
+    assert [each.part for each in found] == [a_part(3), a_part(2)]
+    found = await rolling.read(lambda tx: tx.candidates("r1", LATE, nothing, 0, 9))
+    assert [each.part for each in found] == [late]
 
 
 async def test_the_tally_follows_every_step(rolling: SqlRegistry) -> None:
