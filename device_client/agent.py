@@ -25,12 +25,12 @@ from device_client.errors import (
 from device_client.identity import Identity
 from device_client.keystore import Keystore
 from device_client.membership import Membership
-from device_client.noting import StatusFile
 from device_client.online import Duty, Online, Reconnect, live
 from device_client.renewal import Succeeding
 from device_client.retry import Prospect
 from device_client.rotation import RenewalDuty
 from device_client.settings import Timing
+from device_client.status_note import StatusFile
 from device_client.timekeeping import CLOCK_FILE, Timekeeper
 from device_client.trials import Trials
 from device_client.trust import TrustDuty, TrustStore

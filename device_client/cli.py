@@ -27,8 +27,8 @@ from device_client.errors import (
 from device_client.hardware import hardware_serial
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
-from device_client.noting import StatusFile
 from device_client.settings import Timing
+from device_client.status_note import StatusFile
 from device_client.timekeeping import CLOCK_FILE, Timekeeper
 
 log = logging.getLogger(__name__)
@@ -138,13 +138,13 @@ def _status(options: Options) -> int:
             "Correct --state DIR; 'muster-device claim' makes a new device's.",
         )
     # An agent, which lives long, does without what only this command needs.
-    from device_client import showing, status
+    from device_client import status, status_shown
 
     report = status.report(options.state)
     if options.json:
         print(codec.encode(report).decode())
     else:
-        print(showing.for_people(report))
+        print(status_shown.for_people(report))
     return 0
 
 

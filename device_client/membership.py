@@ -27,9 +27,9 @@ from device_client.errors import (
 )
 from device_client.identity import Identity
 from device_client.keystore import Keystore
-from device_client.noting import Activity, StatusFile
 from device_client.online import Reconnect
 from device_client.renewal import Succeeding
+from device_client.status_note import Activity, StatusFile
 from device_client.transport import Connection
 from device_client.trials import Trials
 from device_client.validity import leads_to

@@ -20,9 +20,9 @@ from device_client.disk import on_disk
 from device_client.errors import ConnectionLost, DeviceError
 from device_client.identity import Identity
 from device_client.keystore import Keystore
-from device_client.noting import StatusFile
 from device_client.online import Online, Reconnect
 from device_client.renewal import Succeeding
+from device_client.status_note import StatusFile
 from device_client.trials import Trials
 from device_client.watching import Watch
 

@@ -6,12 +6,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from broker.protocol.messages import Endpoint
-from device_client import keystore, noting
+from device_client import keystore, status_note
 from device_client.enrollment import Enrollment
 from device_client.identity import Identity, Origin
 from device_client.keystore import Keystore
-from device_client.noting import Activity, LastError, Note
 from device_client.schedule import planned
+from device_client.status_note import Activity, LastError, Note
 from device_client.timekeeping import CLOCK_FILE, Standing, Timekeeper
 from device_client.trust import TrustStore
 
@@ -94,7 +94,7 @@ class Report:
 def report(directory: Path) -> Report:
     """What the state directory says, while an agent may be at work in it."""
     store = keystore.looked_at(directory)
-    note = noting.read(directory)
+    note = status_note.read(directory)
     if not keystore.is_locked(directory):
         note = replace(note, activity=Activity.IDLE)
     claim = store.enrollment_if_readable()

@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from broker.protocol.updates import AssignedTarget
 from device_client.fetch.errors import ImageTooLong, ImageUnavailable, SourceUnfit
 from device_client.fetch.exchange import Exchange, Reach, exchanged, shown
+from device_client.fetch.hosts import check_host
 from device_client.fetch.intake import Intake, Pace
 from device_client.fetch.limits import FetchLimits
-from device_client.fetch.places import check_host
 
 _CHUNK: Final = 65_536
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

@@ -10,7 +10,7 @@ class FetchLimits:
     """The defaults suit a device on a mobile network; tests use shorter ones."""
 
     hosts: tuple[str, ...] = ()
-    """Who may be asked over HTTP, redirects too; see `places.check_host`."""
+    """Who may be asked over HTTP, redirects too; see `hosts.check_host`."""
 
     timeout_s: float = 30.0
     """For each step: to connect with TLS, to answer a request, to send the next bytes."""

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from broker.protocol.bundle import ClaimBundle
-from device_client.noting import LastError
 from device_client.status import Software
+from device_client.status_note import LastError
 from device_client.update import journal
 from device_client.update.config import DeviceConfig, first_root, load
 from device_client.update.fetching import allowed_hosts, named_hosts

@@ -12,8 +12,8 @@ import pytest_asyncio
 from broker.entry.mqtt.link import BrokerLink
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
-from device_client.noting import Activity
 from device_client.status import report
+from device_client.status_note import Activity
 from device_client.transport import Connection
 from device_client.watching import Watch
 from tests.support.device_agents import device

@@ -13,7 +13,7 @@ from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from device_client import status
 from device_client.identity import Identity, Origin
-from device_client.noting import Activity
+from device_client.status_note import Activity
 from tests.support.device_agents import QUICK, device
 from tests.support.fake_service import SILENCE, FakeFleet, fake_fleet, key_of
 from tests.support.running_agents import running

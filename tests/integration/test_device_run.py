@@ -18,8 +18,8 @@ from broker.protocol.codes import Code, Refused
 from device_client import status
 from device_client.agent import Agent
 from device_client.keystore import Keystore
-from device_client.noting import Activity
 from device_client.status import Membership
+from device_client.status_note import Activity
 from tests.support.device_agents import QUICK, device
 from tests.support.fake_service import FakeFleet, fake_fleet
 from tests.support.waiting import eventually

@@ -18,7 +18,7 @@ from broker.updating import update_repository
 from device_client import cli, keystore, status
 from device_client.agent import Agent
 from device_client.enrollment import Enrollment
-from device_client.noting import StatusFile
+from device_client.status_note import StatusFile
 from device_client.timekeeping import Timekeeper
 from device_client.update import config, entry
 from device_client.update.config import Component, DeviceConfig

@@ -11,9 +11,9 @@ from device_client.agent import Agent
 from device_client.enrollment import Enrollment
 from device_client.keys import KeyType
 from device_client.keystore import Keystore
-from device_client.noting import StatusFile
 from device_client.online import Duty
 from device_client.settings import Timing
+from device_client.status_note import StatusFile
 
 QUICK = Timing(
     connect_s=20.0,

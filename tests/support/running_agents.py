@@ -9,9 +9,9 @@ from pathlib import Path
 
 from device_client import keystore, status
 from device_client.identity import Identity
-from device_client.noting import Activity
 from device_client.online import Online
 from device_client.settings import Timing
+from device_client.status_note import Activity
 from tests.support.device_agents import QUICK, device, utc_now
 from tests.support.fake_service import FakeFleet
 from tests.support.waiting import eventually

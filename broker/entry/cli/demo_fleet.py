@@ -18,8 +18,8 @@ from broker.protocol.names import SerialNumber
 from device_client import keystore
 from device_client.agent import Agent, utc_now
 from device_client.enrollment import Enrollment, bundle_from
-from device_client.noting import StatusFile
 from device_client.settings import Timing
+from device_client.status_note import StatusFile
 from device_client.timekeeping import CLOCK_FILE, Timekeeper
 from device_client.update import config, entry
 from device_client.update.config import Component, DeviceConfig

@@ -16,8 +16,8 @@ from device_client.enrollment import Enrollment
 from device_client.errors import RequestRejected, TimedOut, Unreachable
 from device_client.identity import Identity
 from device_client.keys import KeyType
-from device_client.noting import Activity, StatusFile
 from device_client.status import Membership
+from device_client.status_note import Activity, StatusFile
 from tests.support import device_claims
 from tests.support.device_claims import NOW, Service
 

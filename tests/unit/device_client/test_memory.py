@@ -10,7 +10,7 @@ HEAVY = frozenset(
         *("tempfile", "unittest", "xml", "zipfile"),
         *("encodings.idna", "stringprep", "unicodedata", "email.message", "urllib.request"),
         *("paho", "aiomqtt", "tuf", "securesystemslib", "pydantic", "sqlalchemy", "rich"),
-        *("device_client.showing", "device_client.status"),
+        *("device_client.status_shown", "device_client.status"),
     }
 )
 """What the standard library, the service or a command takes and the agent does without."""

@@ -10,7 +10,7 @@ import pytest
 from broker.protocol.updates import BlockAccepted, BlockRequest
 from device_client.errors import ArgumentInvalid
 from device_client.fetch.errors import ImageUnavailable, SourceNotAllowed
-from device_client.fetch.places import check_host
+from device_client.fetch.hosts import check_host
 from device_client.fetch.plan import fetch
 from device_client.update import config
 from device_client.update.codes import UpdateCode

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from device_client.noting import Activity
 from device_client.status import Report, Software
+from device_client.status_note import Activity
 from device_client.timekeeping import Standing
 
 
