@@ -32,4 +32,5 @@ async def examined(installation: Installation, registry: Registry) -> list[Findi
         key = await asyncio.to_thread(FileAuditKey.for_looking, folder)
     except AuditError as error:
         return [Finding(Level.ERROR, AUDIT_LOG, "audit log", str(error), error.remedy)]
-    return await examine_audit(registry, key, FileAuditHead(folder))
+    now = installation.clock.now()
+    return await examine_audit(registry, key, FileAuditHead(folder), now)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -15,6 +16,8 @@ from broker.services.doctor import Finding, Level
 
 AUDIT_LOG: Final = "audit_log"
 """The name of what is checked here."""
+_SEALED_WITHIN: Final = timedelta(minutes=15)
+"""The service needs seconds, and ten minutes where it can't tell that something has changed."""
 _REMEDY: Final = (
     "Compare with a backup ('muster events export' of both) and with the service's log. Somebody "
     "who may write to the registry did so, if you didn't."
@@ -104,8 +107,11 @@ def _compare(last: Seal | Floor, seal: Seal, events: list[Event]) -> Iterator[Fi
         yield _wrong(subject, f"Since they were sealed, some were {what}.")
 
 
-async def examine_audit(registry: Registry, key: AuditKey, head: AuditHead) -> list[Finding]:
-    """What can be told without reading it all: that its seals are there, and none is missing."""
+async def examine_audit(
+    registry: Registry, key: AuditKey, head: AuditHead, now: datetime
+) -> list[Finding]:
+    """What can be told without reading it all: that its seals are there, none is missing, and the
+    service keeps up."""
     kept = await registry.read(lambda view: (view.newest_audit_seal(), view.audit_floor()))
     try:
         last = end_of(key, *kept)
@@ -116,6 +122,12 @@ async def examine_audit(registry: Registry, key: AuditKey, head: AuditHead) -> l
         return [Finding(Level.ERROR, AUDIT_LOG, "audit log", str(error), error.remedy)]
     if lost is not None:
         return [_missing(last, lost)]
+    unsealed = await registry.read(lambda view: view.events_after(last.last_id, 1))
+    if unsealed and now - unsealed[0].at > _SEALED_WITHIN:
+        message = f"What came after event {last.last_id:,} isn't sealed: whoever may write to the "
+        message += "registry can change it unnoticed."
+        remedy = "Start the service; if it runs, its log says what keeps it from sealing."
+        return [Finding(Level.WARNING, AUDIT_LOG, "audit log", message, remedy)]
     return [Finding(Level.OK, AUDIT_LOG, "audit log", f"Sealed up to event {last.last_id:,}.")]
 
 

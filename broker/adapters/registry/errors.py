@@ -67,6 +67,15 @@ def conflict(message: str) -> RegistryConflict:
     )
 
 
+def unreadable(what: str, error: Exception) -> RegistryError:
+    """A row holds what Muster never writes."""
+    return RegistryError(
+        RegistryCode.FAILED,
+        f"{what} can't be read: {_first_line(error)}.",
+        "Another program wrote to the registry, or a later Muster did: compare with a backup.",
+    )
+
+
 def translated(error: Exception) -> RegistryError:
     """The port's error for one of `DATABASE_ERRORS`."""
     cause = error.orig if isinstance(error, DBAPIError) else error

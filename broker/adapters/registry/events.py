@@ -4,6 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from broker.adapters.registry.errors import unreadable
 from broker.adapters.registry.moments import loaded, stored
 from broker.adapters.registry.schema import EVENT
 from broker.adapters.registry.session import Part, Row, Session
@@ -63,7 +64,18 @@ def _row(event: Event) -> dict[str, object]:
 
 
 def event_of(row: Row) -> Event:
-    """The event of a row that has all columns."""
+    """The event of a row that has all columns.
+
+    Raises:
+        RegistryError: it's none.
+    """
+    try:
+        return _event_of(row)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise unreadable(f"The audit log's event {row[0]}", error) from error
+
+
+def _event_of(row: Row) -> Event:
     (
         event_id,
         at,

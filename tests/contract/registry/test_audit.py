@@ -12,7 +12,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.engine import writing_engine
 from broker.audit_ports import AuditError
 from broker.core.records import Event, EventKind
-from broker.ports import EventFilter, WriteTransaction
+from broker.ports import EventFilter, RegistryError, WriteTransaction
 from broker.services.audit_seals import AuditSeals
 from broker.services.audit_verification import examine_audit, verify
 from broker.services.doctor import Level
@@ -101,7 +101,7 @@ async def test_what_is_sealed_and_untouched_is_right(log: Log) -> None:
     log.seals = log.service()
     await log.seal()
     assert await log.wrong() == []
-    (ok,) = await examine_audit(log.registry, log.key, log.head)
+    (ok,) = await examine_audit(log.registry, log.key, log.head, log.clock.at)
     assert (ok.level, ok.message) == (Level.OK, "Sealed up to event 11.")
 
 
@@ -151,6 +151,22 @@ async def test_bytes_that_are_written_like_the_text_are_found_out(log: Log) -> N
     assert await log.wrong() == ["events 1 to 1"]
 
 
+@pytest.mark.parametrize("change", ["kind = 'nothing'", "at = 9000000000000000000"])
+async def test_what_can_t_be_read_is_said_and_so_is_that_sealing_has_stopped(
+    log: Log, change: str
+) -> None:
+    await log.days(2)
+    await log.happen(2)
+    await log.tamper(f"UPDATE event SET {change} WHERE id = 8")  # noqa: S608 - of constants
+    for reads in (log.seals.seal, log.wrong):
+        with pytest.raises(RegistryError, match="event 8 can't be read") as refused:
+            await reads()
+        assert refused.value.remedy
+    log.clock.at += timedelta(hours=1)
+    (finding,) = await examine_audit(log.registry, log.key, log.head, log.clock.at)
+    assert (finding.level, finding.subject) == (Level.WARNING, "audit log")
+
+
 async def test_a_seal_under_another_s_number_doesn_t_keep_it_busy(log: Log) -> None:
     await log.days(3)
     old = "SELECT 1000, last_id, statement, signature FROM audit_seal WHERE number = 1"
@@ -170,7 +186,7 @@ async def test_who_cuts_the_end_off_is_found_out(log: Log) -> None:
     await log.tamper("DELETE FROM audit_seal WHERE number = 3")
     await log.tamper("DELETE FROM event WHERE id > 6")
     assert await log.wrong() == ["events 7 to 9"]
-    (finding,) = await examine_audit(log.registry, log.key, log.head)
+    (finding,) = await examine_audit(log.registry, log.key, log.head, log.clock.at)
     assert finding.level is Level.ERROR
 
 
@@ -204,7 +220,7 @@ async def test_after_a_restored_backup_it_goes_on_and_says_so(log: Log) -> None:
     log.seals = log.service()
     await log.seal()
     assert len(await log.wrong()) == 1
-    (ok,) = await examine_audit(log.registry, log.key, log.head)
+    (ok,) = await examine_audit(log.registry, log.key, log.head, log.clock.at)
     assert ok.level is Level.OK
 
 
