@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from broker.adapters.ca.home import MusterHome
-from broker.app import SERVICE_NAMES
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import DEVICE_REQUESTS
 from broker.protocol.zones import Zone
+from broker.zone_brokers import SERVICE_NAMES
 
 BEGAN: Final = "began at "
 TOOK: Final = "CPU seconds: "

@@ -15,11 +15,11 @@ from typing import Final
 import msgspec
 
 from broker.adapters.ca.home import MusterHome
-from broker.app import SERVICE_NAMES
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS, Outcome, answer_topic
 from broker.protocol.zones import Zone
+from broker.zone_brokers import SERVICE_NAMES
 
 READY: Final = "no-op responder is ready"
 _REQUESTS: Final = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}

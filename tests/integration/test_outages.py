@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import _Links  # the one place where both zones' answers pass
 from broker.core.records import EventKind
 from broker.entry.mqtt import router
 from broker.ports import PublishError, RegistryError
@@ -17,6 +16,7 @@ from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
+from broker.zone_brokers import Links  # the one place where both zones' answers pass
 from tests.support.claimant import Claimant, claimant, enroll_request
 from tests.support.postgres import PostgresCluster, postgres_cluster
 from tests.support.stack import STUBBORN, Plan, Stack, running_stack
@@ -151,13 +151,13 @@ async def test_an_answer_that_was_not_published_is_published_after_a_restart(
     async with running_stack(tmp_path, Plan(BrokerKind.MOSQUITTO)) as stack:
         await stack.installation.standard(["A1"])
 
-        async def fail(links: _Links, zone: Zone, topic: str, payload: bytes) -> None:
+        async def fail(links: Links, zone: Zone, topic: str, payload: bytes) -> None:
             raise PublishError("the test took the broker away")
 
         request = enroll_request("A1")
         async with claimant(stack, "A1") as asking:
             with monkeypatch.context() as patched:
-                patched.setattr(_Links, "publish", fail)
+                patched.setattr(Links, "publish", fail)
                 await asking.send(codec.encode(request))
                 await eventually(lambda: waits_in_outbox(stack))
                 await stack.stop_service()

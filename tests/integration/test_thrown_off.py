@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import SERVICE_NAMES
 from broker.protocol.zones import Zone
+from broker.zone_brokers import SERVICE_NAMES
 from tests.support.peers import peer
 from tests.support.stack import Stack
 

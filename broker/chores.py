@@ -1,0 +1,143 @@
+"""What the service does unasked, by subject: identities, updates, the audit log."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
+from broker.adapters.brokers.crl_file import WatchedCrlFile
+from broker.adapters.ca.errors import AuthorityError
+from broker.adapters.ca.fleet_authorities import FleetAuthorities
+from broker.adapters.ca.home import MusterHome
+from broker.adapters.metrics import PrometheusTelemetry
+from broker.audit_ports import AuditError
+from broker.entry.changes import Changes
+from broker.entry.housekeeping import Chore
+from broker.ports import BrokerControl, Clock, Registry
+from broker.protocol.zones import Zone
+from broker.services.assigning import Assigner
+from broker.services.audit_seals import AuditSeals
+from broker.services.ca_rollover_steps import CaRolloverSteps
+from broker.services.campaign_runner import CampaignRunner
+from broker.services.claim_alarms import ClaimAlarms
+from broker.services.crl import ClaimCrl, FleetCrl
+from broker.services.lapse import LapseService
+from broker.services.lock_out import LockOuts
+from broker.services.retention import Retention
+from broker.services.rollout_director import Director
+from broker.services.superseded import SupersededService
+from broker.services.support import SupportWatch
+from broker.services.update_metadata import UpdateMetadata
+from broker.services.update_warnings import UpdateWarnings
+from broker.settings import Settings
+from broker.update_ports import UpdateRepository
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class World:
+    """What every chore may need."""
+
+    home: MusterHome
+    settings: Settings
+    registry: Registry
+    clock: Clock
+    telemetry: PrometheusTelemetry
+    changes: Changes
+
+
+def identity_chores(
+    world: World,
+    authority: FleetAuthorities,
+    controls: Mapping[Zone, BrokerControl],
+    crl_file: WatchedCrlFile,
+) -> list[Chore]:
+    """Certificates come to their end, in the registry, in CRLs and on brokers."""
+    registry, clock, changes = world.registry, world.clock, world.changes
+    confirm_within_s = world.settings.limits.confirm_within.total_seconds()
+    lock_outs = LockOuts(registry, controls[Zone.FLEET], clock)
+    fleet_crl = FleetCrl(registry, authority, crl_file, controls[Zone.FLEET], clock, lock_outs)
+    claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
+    lapses = LapseService(registry, clock)
+    superseded = SupersededService(registry, clock)
+    rollover = CaRolloverSteps(registry, fleet_crl, clock)
+    campaigns = CampaignRunner(registry, clock)
+    return [
+        Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
+        Chore("superseded", 1.0, superseded.revoke_superseded),
+        changes.chore("fleet-crl", 0.1, 1.0, fleet_crl.bring_up_to_date, 1.0),
+        changes.chore("claim-crl", 0.5, 5.0, claim_crl.bring_up_to_date),
+        changes.chore("lock-out", 1.0, 5.0, lock_outs.watch, 1.0),
+        changes.chore("ca-rollover", 0.2, 1.0, rollover.advance),
+        changes.chore("campaigns", 0.5, 5.0, campaigns.advance),
+    ]
+
+
+def update_chores(
+    world: World, repository: UpdateRepository, on_told: Callable[[], None]
+) -> list[Chore]:
+    """Rollouts go on, metadata stays fresh, and what ends is announced.
+
+    Args:
+        on_told: called when there is something new for the fleet's broker to retain.
+    """
+    registry, clock, changes = world.registry, world.clock, world.changes
+    sources = world.settings.updates.sources
+    assigner = Assigner(registry, repository, clock, _new_nonce, sources, on_told)
+    director = Director(registry, repository, clock, assigner)
+    metadata = UpdateMetadata(registry, repository, clock)
+    support = SupportWatch(registry, clock, world.telemetry)
+    warnings = UpdateWarnings(repository, clock)
+    return [
+        changes.chore("rollouts", 0.1, 1.0, director.advance),
+        Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
+        Chore("support", 60.0, support.look),
+        Chore("update-warnings", 60.0, lambda: _warn(warnings)),
+    ]
+
+
+async def audit_chores(world: World, passphrase: bytes | None) -> list[Chore]:
+    """The audit log is sealed, and its oldest events end.
+
+    None when the key can't be used: devices needn't wait for that.
+    """
+    registry, clock, changes = world.registry, world.clock, world.changes
+    folder = AuditFolder(world.home.path)
+    try:
+        key = await asyncio.to_thread(FileAuditKey.opened, folder, passphrase)
+    except (AuditError, AuthorityError) as error:
+        _log.error("audit_log_not_sealed", error=str(error), remedy=error.remedy)
+        return []
+    seals = AuditSeals(registry, key, FileAuditHead(folder), clock)
+    retention = Retention(registry, key, clock, world.settings.audit.keep or None)
+    return [
+        changes.chore("audit-seals", 10.0, 600.0, seals.bring_up_to_date),
+        Chore("audit-retention", 60.0, retention.drop, wake=asyncio.Event(), least_s=1.0),
+    ]
+
+
+async def give_alarms(alarms: ClaimAlarms) -> None:
+    """Says in the log what operators should know about claim certificates."""
+    for each in await alarms.look():
+        _log.warning(
+            "claim_certificate_alarm",
+            code=each.alarm,
+            claim_certificate=each.claim_name,
+            detail=each.detail,
+            remedy=f"see 'muster claim-cert show {each.claim_name}'; if it leaked, revoke it",
+        )
+
+
+async def _warn(warnings: UpdateWarnings) -> None:
+    for each in await warnings.look():
+        _log.warning(
+            "update_metadata_lapses", role=each.subject, detail=each.message, remedy=each.remedy
+        )
+
+
+def _new_nonce() -> str:
+    return secrets.token_hex(16)
