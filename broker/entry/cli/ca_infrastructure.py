@@ -1,11 +1,13 @@
 """`muster ca infrastructure`: replace the authority by which devices know brokers."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from broker import server_authorities
+from broker.authorities import RootKey
 from broker.core.infrastructure_rollover import ServerPhase
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
@@ -44,9 +46,7 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new authority; devices are told of it by a trust bundle that the root signs."""
-    installation = common(context).installation()
-    root = root_key_of(installation, root_key, root_passphrase_file)
-    _do(installation, lambda r: server_authorities.start(installation, r, root), as_json)
+    _by_root(context, server_authorities.start, root_key, root_passphrase_file, as_json)
 
 
 @commands.command("status")
@@ -76,9 +76,7 @@ def finish(
     as_json: JsonOption = False,
 ) -> None:
     """End the trust in the old authority; after 'cancel', in the new one."""
-    installation = common(context).installation()
-    root = root_key_of(installation, root_key, root_passphrase_file)
-    _do(installation, lambda r: server_authorities.finish(installation, r, root), as_json)
+    _by_root(context, server_authorities.finish, root_key, root_passphrase_file, as_json)
 
 
 @commands.command("cancel")
@@ -89,9 +87,19 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """Go back to the old authority, at any step before the end."""
+    _by_root(context, server_authorities.cancel, root_key, root_passphrase_file, as_json)
+
+
+def _by_root(
+    context: typer.Context,
+    act: Callable[[Installation, Registry, RootKey], Awaitable[ServerStanding]],
+    root_key: Path | None,
+    root_passphrase_file: Path | None,
+    as_json: bool,
+) -> None:
     installation = common(context).installation()
     root = root_key_of(installation, root_key, root_passphrase_file)
-    _do(installation, lambda r: server_authorities.cancel(installation, r, root), as_json)
+    _do(installation, lambda r: act(installation, r, root), as_json)
 
 
 def _move(context: typer.Context, phase: ServerPhase, abandon: int, as_json: bool) -> None:
