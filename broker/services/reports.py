@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from broker.core.lifecycle import CertificateState
 from broker.core.possession import verified_holder
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
 from broker.core.rollout import PROGRESS_TRANSITIONS, Progress, next_progress
@@ -64,12 +65,15 @@ class ReportService:
 
     async def _software(self, origin: DeviceOrigin, request: ReportRequest) -> Reply:
         report = codec.decode(request.report.encode(), SoftwareReport)
-        await self._refuse_foreign(origin, report.device_id, request, software_statement)
+        by = await self._refuse_foreign(origin, report.device_id, request, software_statement)
 
         def work(tx: WriteTransaction) -> Reply:
             now = self._clock.now()
-            known = tx.device_update(origin.device_id) or DeviceUpdate(origin.device_id)
-            tx.save_device_update(_running(replace(known, reported_at=now), report))
+            # An old key may have been copied. Nobody would see that it lies, and rollouts would
+            # pass the device by; which says it again by its next certificate.
+            if by.state is not CertificateState.SUPERSEDED:
+                known = tx.device_update(origin.device_id) or DeviceUpdate(origin.device_id)
+                tx.save_device_update(_running(replace(known, reported_at=now), report))
             return self._answer(tx, origin, request, report.report_id, now)
 
         return await self._registry.write(work)
@@ -80,13 +84,13 @@ class ReportService:
         named: str,
         request: ReportRequest,
         statement: Callable[[str], bytes],
-    ) -> None:
-        """Returns when the report is the device's own, by its name and a key of its own."""
+    ) -> Certificate:
+        """By which certificate the report is the device's own, in its name and by its key."""
         if named != origin.device_id:
             raise Refused(Code.REPORT_DEVICE_MISMATCH)
         now = self._clock.now()
         live = await self._registry.read(lambda view: _live(view, origin.device_id, now))
-        _refuse_unsigned(live, request, statement(request.report))
+        return _signer(live, request, statement(request.report))
 
     def _report(
         self,
@@ -123,14 +127,14 @@ def _live(view: ReadTransaction, device_id: DeviceId, now: datetime) -> list[Cer
     return [each for each in view.certificates_of([device_id]) if each.is_live(now)]
 
 
-def _refuse_unsigned(live: Sequence[Certificate], request: ReportRequest, statement: bytes) -> None:
-    """Returns when the report is signed by the key of one of these certificates, newest first."""
+def _signer(live: Sequence[Certificate], request: ReportRequest, statement: bytes) -> Certificate:
+    """By which of these certificates' keys the report is signed, the newest if by several's."""
     for certificate in reversed(live):
         try:
             verified_holder(certificate.pem, statement, request.signature)
         except Refused:
             continue
-        return
+        return certificate
     raise Refused(Code.REPORT_SIGNATURE_INVALID)
 
 

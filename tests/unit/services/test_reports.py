@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.lifecycle import CertificateState
 from broker.core.records import EventKind
 from broker.core.rollout import Progress
 from broker.protocol import codec
@@ -177,6 +178,20 @@ class TestWhatRuns:
             with pytest.raises(Refused) as refused:
                 await updates.tell("lamp-1", {"main": "1.0"}, origin=device, key=key)
             assert refused.value.code is code
+
+    async def test_who_copied_an_old_key_keeps_no_update_away_by_it(
+        self, updates: UpdateDesk
+    ) -> None:
+        desk, device = updates.desk, DeviceId("lamp-9")
+        await updates.add(device)
+        (former,) = await desk.read("certificates_of", [device])
+        replaced = {"state": CertificateState.SUPERSEDED, "confirmed_at": desk.clock.at}
+        until = desk.clock.at + timedelta(days=1)
+        await desk.write(("save_certificate", replace(former, grace_until=until, **replaced)))
+        before = await desk.read("device_update", device)
+        accepted = await updates.tell(device, {"lamp/2.0.bin": "2.0"})
+        assert accepted.report_id == "software-lamp-9"
+        assert await desk.read("device_update", device) == before
 
     async def test_a_report_of_an_update_doesn_t_pass_for_one(self, updates: UpdateDesk) -> None:
         """It was signed as something else."""
