@@ -99,7 +99,10 @@ def test_the_chain_ends_below_the_anchor(case: Case) -> None:
     assert case.anchor not in chain
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     name=st.from_regex(NAME_PATTERN),
     begin=st.integers(-600, 86_400 * 2000),

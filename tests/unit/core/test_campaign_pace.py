@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import campaign_pace
@@ -55,7 +55,6 @@ def test_the_pace_is_kept_however_long_the_service_was_away(
         assert running.paced_to <= now
 
 
-@settings(deadline=None)  # its cost is the number of looks
 @given(paces, st.integers(1, 120))
 def test_asked_often_it_reaches_its_pace(per_minute: int, seconds: int) -> None:
     running, total = campaign(per_minute), 0

@@ -64,7 +64,7 @@ class Fleet:
         self.places[number] = (wave, Progress.ROLLED_BACK if fails else Progress.INSTALLED)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     pace=paces,
     devices=st.integers(1, 120),
@@ -101,7 +101,6 @@ def test_a_rollout_ends_or_is_stopped_and_never_runs_ahead_of_its_reports(
     raise AssertionError("the rollout got stuck")
 
 
-@settings(deadline=None)
 @given(pace=paces, devices=st.integers(1, 200))
 def test_waves_rise_to_everybody(pace: Pace, devices: int) -> None:
     limits = [pace.limit(wave, devices) for wave in range(pace.waves(devices))]
@@ -110,7 +109,6 @@ def test_waves_rise_to_everybody(pace: Pace, devices: int) -> None:
     assert limits[-1] == devices
 
 
-@settings(deadline=None)
 @given(
     pace=paces,
     devices=st.integers(1, 200),

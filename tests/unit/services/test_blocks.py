@@ -59,7 +59,8 @@ async def counter(tmp_path: Path) -> AsyncIterator[Counter]:
 
 
 @settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.integers(0, len(IMAGE) - 1), st.integers(1, limits.MAX_BLOCK))
 async def test_a_block_is_what_was_asked_for(counter: Counter, offset: int, length: int) -> None:

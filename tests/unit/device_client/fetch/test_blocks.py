@@ -56,7 +56,7 @@ async def fetched(service: Service, sink: MemorySink | None = None) -> MemorySin
     return into
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(length=st.integers(0, 3 * MAX_BLOCK + 5), held=st.integers(0, 2 * MAX_BLOCK))
 async def test_the_blocks_make_up_the_image(length: int, held: int) -> None:
     image = IMAGE[:length]

@@ -430,7 +430,7 @@ async def test_a_sink_that_fails_ends_it_with_its_own_reason() -> None:
     assert len(server.asked) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     image=st.binary(min_size=1, max_size=3000),
     cuts=st.lists(st.integers(1, 1500), max_size=5),

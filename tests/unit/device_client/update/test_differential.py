@@ -171,7 +171,7 @@ def shifted(value: Any, by: int) -> Any:
 
 
 @given(data=st.data(), now=CLOCKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_same_verdict_on_typed_changes(data: st.DataObject, now: datetime) -> None:
     files = published()
     for _ in range(data.draw(st.integers(0, 3), "changes")):
@@ -193,7 +193,7 @@ def test_same_verdict_on_typed_changes(data: st.DataObject, now: datetime) -> No
 
 
 @given(data=st.data(), now=CLOCKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_never_laxer_on_wild_changes(data: st.DataObject, now: datetime) -> None:
     files = published()
     name = data.draw(st.sampled_from(CHAIN), "file")

@@ -26,21 +26,21 @@ BYTES = st.binary(max_size=400) | VALUES.map(lambda value: json.dumps(value).enc
 
 
 @given(data=BYTES, kind=st.sampled_from([Root, Timestamp, Snapshot, Targets]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_metadata(data: bytes, kind: Any) -> None:
     with suppress(UpdateRefused):
         parse(data, kind, limits.MAX_METADATA)
 
 
 @given(data=BYTES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_assignments(data: bytes) -> None:
     with suppress(UpdateRefused):
         authentic(data, TRUSTED, DeviceId("meter-1"), NOW)
 
 
 @given(data=st.data(), value=VALUES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whole_metadata_with_one_odd_value(data: st.DataObject, value: Any) -> None:
     name = data.draw(st.sampled_from(sorted(MADE.files)))
     whole = json.loads(MADE.files[name])

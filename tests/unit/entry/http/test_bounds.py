@@ -246,7 +246,7 @@ async def test_the_end_doesn_t_wait_for_who_reads_for_ever() -> None:
         writer.write(WHOLE.replace(b"GET /", b"GET /endless"))
         await reader.read(1)
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 10
+    assert asyncio.get_running_loop().time() - began < 60
 
 
 async def test_signals_stay_the_service_s() -> None:

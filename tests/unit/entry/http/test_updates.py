@@ -184,7 +184,8 @@ async def test_many_readers_cost_one_look_a_second(
 
 
 @settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(asked=st.from_regex(r"bytes=([0-9]{0,5})-([0-9]{0,5})", fullmatch=True))
 async def test_any_range_gives_what_it_says(port: int, asked: str) -> None:
