@@ -34,7 +34,7 @@ async def ask(
 def _ask(
     port: int, path: str, headers: Mapping[str, str], method: str, body: bytes | None
 ) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()

@@ -18,5 +18,5 @@ async def requests_counted(port: int) -> dict[tuple[str, str, str], int]:
 
 
 def _scrape(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read(), "utf-8")

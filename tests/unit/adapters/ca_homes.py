@@ -38,4 +38,4 @@ def openssl_verify(
         *("-attime", str(int(at.timestamp())), "-CAfile", str(anchors)),
         *(*revocation, *options, str(certificate)),
     )
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -100,8 +100,8 @@ def test_openssl_reads_an_encrypted_key(tmp_path: Path) -> None:
     path = tmp_path / "a.key"
     write_key(path, generate_key(), PASSPHRASE)
     command = ["openssl", "pkey", "-in", str(path), "-passin", "stdin", "-noout"]
-    good = subprocess.run(command, input=PASSPHRASE, capture_output=True, timeout=30)
-    bad = subprocess.run(command, input=b"something else", capture_output=True, timeout=30)
+    good = subprocess.run(command, input=PASSPHRASE, capture_output=True, timeout=60)
+    bad = subprocess.run(command, input=b"something else", capture_output=True, timeout=60)
     assert good.returncode == 0, good.stderr
     assert bad.returncode != 0
 
