@@ -86,7 +86,7 @@ async def test_an_order_that_was_taken_back_is_not_followed(
 async def test_an_unanswered_renewal_is_asked_again_with_the_same_key(
     fleet: FakeFleet, tmp_path: Path
 ) -> None:
-    timing = dataclasses.replace(QUICK, answers_s=(0.2,))
+    timing = dataclasses.replace(QUICK, answers_s=(1.0,))
     fleet.service.renew_script.extend([SILENCE, Refused(Code.BUSY)])
     async with running(tmp_path / "state", fleet, timing) as one:
         await one.is_online()
@@ -206,7 +206,7 @@ async def test_an_unanswered_recovery_is_asked_again_with_the_same_key(
     fleet: FakeFleet, tmp_path: Path
 ) -> None:
     old = await expired_member(fleet, tmp_path / "state")
-    timing = dataclasses.replace(QUICK, answers_s=(0.2,))
+    timing = dataclasses.replace(QUICK, answers_s=(1.0,))
     fleet.service.recover_script.append(SILENCE)
     async with running(tmp_path / "state", fleet, timing) as one:
         await one.proves(lambda new: new.key_sha256 != old.key_sha256)

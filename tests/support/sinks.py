@@ -9,7 +9,7 @@ from device_client.fetch.limits import FetchLimits
 
 QUICK = FetchLimits(
     hosts=("127.0.0.1", "127.0.0.2", "localhost", "::1"),
-    timeout_s=5.0,
+    timeout_s=60.0,
     slow_window_s=5.0,
     least_rate=0.0,
     backoff_base_s=0.001,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.protocol.updates import AssignedTarget, Phase
+from device_client.fetch.limits import FetchLimits
 from device_client.fetch.plan import fetch
 from device_client.update.codes import UpdateCode
 from device_client.update.sink import FileSink
@@ -18,6 +19,7 @@ from tests.support.updating import FACTORY, UpdatingDevice, flashed
 
 IMAGE = bytes(range(256)) * 500
 PATH = "meter/2.0.0/image"
+PATIENT = replace(QUICK, fruitless=2)
 
 
 @pytest.fixture
@@ -30,9 +32,10 @@ def device(tmp_path: Path) -> UpdatingDevice:
 
 
 @asynccontextmanager
-async def assigned(device: UpdatingDevice, *behaviours: Behaviour) -> AsyncIterator[bytes]:
+async def assigned(
+    device: UpdatingDevice, *behaviours: Behaviour, limits: FetchLimits = PATIENT
+) -> AsyncIterator[bytes]:
     """An assignment whose image such a server has."""
-    limits = replace(QUICK, timeout_s=0.5, slow_window_s=0.2, least_rate=1_000_000.0, fruitless=2)
 
     async def really(target: AssignedTarget, sink: FileSink) -> None:
         await fetch(target, sink, None, limits, "")
@@ -62,7 +65,8 @@ async def test_resumed(device: UpdatingDevice) -> None:
 
 
 async def test_slow_retrieval(device: UpdatingDevice) -> None:
-    async with assigned(device, drip) as payload:
+    hasty = replace(PATIENT, timeout_s=0.5, slow_window_s=0.2, least_rate=1_000_000.0)
+    async with assigned(device, drip, limits=hasty) as payload:
         await device.follow(payload)
     assert device.finals() == [(1, Phase.REFUSED, UpdateCode.IMAGE_TOO_SLOW)]
     assert device.current() == FACTORY

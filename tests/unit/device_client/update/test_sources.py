@@ -73,7 +73,7 @@ async def test_a_server_that_speaks_no_http_is_a_refusal() -> None:
     async with hostile(broken) as server:
         base = server.url.rpartition("/")[0]
         with pytest.raises(UpdateRefused) as caught:
-            await WebSource(base, "", timeout_s=2).fetch("timestamp.json", 100)
+            await WebSource(base, "", timeout_s=60).fetch("timestamp.json", 100)
     assert caught.value.why is UpdateCode.METADATA_MISSING
 
 
