@@ -200,8 +200,9 @@ class Exchange:
 
 
 def shown(url: SplitResult) -> str:
-    """For people, without what a URL may hold that is secret."""
-    return f"{url.scheme}://{url.hostname}{url.path}"[:200]
+    """For people, without what a URL may hold that is secret, or steers a terminal."""
+    text = f"{url.scheme}://{url.hostname}{url.path}"[:200]
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -492,3 +493,7 @@ async def test_what_a_url_may_hold_that_is_secret_is_shown_to_nobody() -> None:
         with pytest.raises(FetchError) as caught:
             await fetch(target_of(IMAGE, url), MemorySink(), None, QUICK, "")
         assert "secret" not in str(caught.value)
+
+
+def test_an_address_doesn_t_steer_the_terminal_that_shows_it() -> None:
+    assert exchange.shown(urlsplit("http://x.invalid/a\x1b[2J")) == "http://x.invalid/a�[2J"
