@@ -69,11 +69,13 @@ def identity_chores(
     return [
         Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
         Chore("superseded", 1.0, superseded.revoke_superseded),
-        changes.chore("fleet-crl", 0.1, 1.0, fleet_crl.bring_up_to_date, 1.0),
-        changes.chore("claim-crl", 0.5, 5.0, claim_crl.bring_up_to_date),
-        changes.chore("lock-out", 1.0, 5.0, lock_outs.watch, 1.0),
-        changes.chore("ca-rollover", 0.2, 1.0, rollover.advance),
-        changes.chore("campaigns", 0.5, 5.0, campaigns.advance),
+        changes.chore(
+            "fleet-crl", fleet_crl.bring_up_to_date, least_s=0.1, every_s=1.0, longest_pause_s=1.0
+        ),
+        changes.chore("claim-crl", claim_crl.bring_up_to_date, least_s=0.5, every_s=5.0),
+        changes.chore("lock-out", lock_outs.watch, least_s=1.0, every_s=5.0, longest_pause_s=1.0),
+        changes.chore("ca-rollover", rollover.advance, least_s=0.2, every_s=1.0),
+        changes.chore("campaigns", campaigns.advance, least_s=0.5, every_s=5.0),
     ]
 
 
@@ -93,7 +95,7 @@ def update_chores(
     support = SupportWatch(registry, clock, world.telemetry)
     warnings = UpdateWarnings(repository, clock)
     return [
-        changes.chore("rollouts", 0.1, 1.0, director.advance),
+        changes.chore("rollouts", director.advance, least_s=0.1, every_s=1.0),
         Chore("update-metadata", 1.0, metadata.bring_up_to_date, longest_pause_s=10.0),
         Chore("support", 60.0, support.look),
         Chore("update-warnings", 60.0, lambda: _warn(warnings)),
@@ -103,7 +105,7 @@ def update_chores(
 async def audit_chores(world: World, passphrase: bytes | None) -> list[Chore]:
     """The audit log is sealed, and its oldest events end.
 
-    None when the key can't be used: devices needn't wait for that.
+    There are none when the key can't be used: devices needn't wait for that.
     """
     registry, clock, changes = world.registry, world.clock, world.changes
     folder = AuditFolder(world.home.path)
@@ -115,7 +117,7 @@ async def audit_chores(world: World, passphrase: bytes | None) -> list[Chore]:
     seals = AuditSeals(registry, key, FileAuditHead(folder), clock)
     retention = Retention(registry, key, clock, world.settings.audit.keep or None)
     return [
-        changes.chore("audit-seals", 10.0, 600.0, seals.bring_up_to_date),
+        changes.chore("audit-seals", seals.bring_up_to_date, least_s=10.0, every_s=600.0),
         Chore("audit-retention", 60.0, retention.drop, wake=asyncio.Event(), least_s=1.0),
     ]
 

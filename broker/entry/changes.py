@@ -36,14 +36,18 @@ class Changes:
     def chore(
         self,
         name: str,
+        work: Callable[[], Awaitable[object]],
+        *,
         least_s: float,
         every_s: float,
-        work: Callable[[], Awaitable[object]],
         longest_pause_s: float = 5.0,
     ) -> Chore:
-        """One that is done after a change, `least_s` after the last time; and every so often."""
+        """One that is done after a change, at the earliest `least_s` after the last time; and every
+        `every_s`. `longest_pause_s` is between two tries while it fails."""
         return Chore(
-            *(name, every_s, work),
+            name,
+            every_s,
+            work,
             longest_pause_s=longest_pause_s,
             wake=self.wake(),
             least_s=least_s,
