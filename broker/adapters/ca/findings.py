@@ -41,7 +41,6 @@ class Finding:
     remedy: str = ""
     code: AuthorityCode | None = None
     """The exact failure, where a file couldn't be read or a key couldn't be used."""
-    expires_at: datetime | None = None
 
 
 def failed(check: Check, path: Path, error: AuthorityError) -> Finding:
@@ -72,4 +71,4 @@ def check_period(
         level, message = Level.WARNING, f"{what} expires at {end}"
     else:
         level, message, remedy = Level.OK, f"{what} is in force until {end}", ""
-    return Finding(level, check, path, message, remedy, expires_at=period.end)
+    return Finding(level, check, path, message, remedy)
