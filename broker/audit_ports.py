@@ -24,6 +24,9 @@ class AuditReads(Protocol):
     def events_after(self, event_id: int, limit: int) -> list[Event]:
         """What comes behind that event, oldest first."""
 
+    def audit_programs(self) -> list[str]:
+        """What the database does by itself when the log is written; Muster has it do nothing."""
+
     def audit_floor(self) -> Signed | None:
         """What is signed about what was dropped; none when nothing was."""
 

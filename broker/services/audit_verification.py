@@ -31,6 +31,9 @@ async def verify(registry: Registry, key: AuditKey, head: AuditHead) -> AsyncIte
     """
     last: Seal | Floor = Floor()
     try:
+        for program in await registry.read(lambda view: view.audit_programs()):
+            message = "The registry runs this when it's written: it may keep events out."
+            yield _wrong(program, message)
         forged = await registry.read(partial(_before_the_first, key=key))
         if forged is not None:
             yield _wrong(f"events up to {forged}", "They were added where none can be any more.")

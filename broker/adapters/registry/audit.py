@@ -22,6 +22,18 @@ _EVENTS: Final = sa.select(EVENT).where(EVENT.c.id > _NUMBER).order_by(EVENT.c.i
 _DROP: Final = sa.delete(EVENT).where(EVENT.c.id <= _NUMBER)
 _DROP_SEALS: Final = sa.delete(_T).where(_T.c.number > _FLOOR, _T.c.number <= _NUMBER)
 
+_PROGRAMS: Final = {
+    "sqlite": sa.text(
+        "SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY name"
+    ),
+    "postgresql": sa.text(
+        """SELECT tgname::text FROM pg_trigger
+        WHERE NOT tgisinternal AND tgrelid IN (to_regclass('event'), to_regclass('audit_seal'))
+        UNION SELECT rulename::text FROM pg_rules WHERE tablename IN ('event', 'audit_seal')
+        ORDER BY 1"""
+    ),
+}
+
 SAVE: Final = Upsert(_T, key=("number",))
 
 
@@ -32,6 +44,10 @@ class Audit(Events):
         self._session.flush()
         wanted = {"wanted": event_id, "at_most": limit}
         return [event_of(row) for row in self._session.rows(_EVENTS, wanted)]
+
+    def audit_programs(self) -> list[str]:
+        found = self._session.rows(_PROGRAMS[self._session.connection.dialect.name], {})
+        return [str(name) for (name,) in found]
 
     def audit_floor(self) -> Signed | None:
         self._session.flush()

@@ -167,6 +167,21 @@ async def test_what_can_t_be_read_is_said_and_so_is_that_sealing_has_stopped(
     assert (finding.level, finding.subject) == (Level.WARNING, "audit log")
 
 
+async def test_who_has_the_database_keep_events_out_is_found_out(log: Log, kind: str) -> None:
+    await log.days(1)
+    program = "CREATE RULE silence AS ON INSERT TO event DO INSTEAD NOTHING"
+    if kind == "sqlite":
+        program = "CREATE TRIGGER silence AFTER INSERT ON event BEGIN DELETE FROM event; END"
+    await log.tamper(program)
+    try:
+        assert await log.wrong() == ["silence"]
+    finally:
+        await log.tamper(
+            "DROP " + ("TRIGGER silence" if kind == "sqlite" else "RULE silence ON event")
+        )
+    assert await log.wrong() == []
+
+
 async def test_a_seal_under_another_s_number_doesn_t_keep_it_busy(log: Log) -> None:
     await log.days(3)
     old = "SELECT 1000, last_id, statement, signature FROM audit_seal WHERE number = 1"
