@@ -19,6 +19,8 @@ from broker.entry.housekeeping import Chore
 from broker.ports import BrokerControl, Clock, Registry
 from broker.protocol.zones import Zone
 from broker.services.assigning import Assigner
+from broker.services.assignment_renewal import AssignmentRenewal
+from broker.services.assignment_signing import AssignmentSigner
 from broker.services.audit_seals import AuditSeals
 from broker.services.ca_rollover_steps import CaRolloverSteps
 from broker.services.campaign_runner import CampaignRunner
@@ -88,9 +90,10 @@ def update_chores(
         on_told: called when there is something new for the fleet's broker to retain.
     """
     registry, clock, changes = world.registry, world.clock, world.changes
-    sources = world.settings.updates.sources
-    assigner = Assigner(registry, repository, clock, _new_nonce, sources, on_told)
-    director = Director(registry, repository, clock, assigner)
+    signer = AssignmentSigner(repository, world.settings.updates.sources)
+    assigner = Assigner(registry, signer, clock, _new_nonce, on_told)
+    renewal = AssignmentRenewal(registry, signer, clock)
+    director = Director(registry, repository, clock, assigner, renewal)
     metadata = UpdateMetadata(registry, repository, clock)
     support = SupportWatch(registry, clock, world.telemetry)
     warnings = UpdateWarnings(repository, clock)

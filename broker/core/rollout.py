@@ -73,6 +73,8 @@ class Step(StrEnum):
 ALIVE: Final = frozenset({RolloutState.HELD, RolloutState.RUNNING, RolloutState.PAUSED})
 IN_FLIGHT: Final = frozenset({Progress.ASSIGNED, Progress.DOWNLOADING, Progress.WAITING})
 """Told, and may still switch."""
+IN_FORCE: Final = IN_FLIGHT | {Progress.CANCELLING}
+"""Where an assignment is for the device to carry out, or to call off."""
 FAILED: Final = frozenset({Progress.ROLLED_BACK, Progress.REFUSED})
 FINISHED: Final = FAILED | {Progress.INSTALLED}
 """What the stop rule counts: only what devices have said after the end."""
@@ -104,7 +106,7 @@ PROGRESS_TRANSITIONS: Final[dict[tuple[Progress, Phase | Step], Progress]] = {
     **{(at, Step.WITHDRAW): Progress.CANCELLING for at in IN_FLIGHT},
     **{
         (at, step): to
-        for at in IN_FLIGHT | {Progress.CANCELLING}
+        for at in IN_FORCE
         for step, to in ((Step.SUPERSEDE, Progress.CANCELLED), (Step.SKIP, Progress.SKIPPED))
     },
     **{(at, phase): _BY_DEVICE[phase] for at in IN_FLIGHT for phase in Phase},

@@ -1,51 +1,41 @@
-"""Telling devices what to run: assignments signed, committed, and retained for each device alone.
-
-What was told is renewed for as long as it holds, so that a device that was switched off for months
-finds an assignment that hasn't expired.
-"""
+"""Telling devices what to run: assignments signed, committed, and retained for each alone."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from broker.core.assigning import LIFETIME, RENEW_WITHIN, Sources, given, message
+from broker.core.assigning import LIFETIME, given
 from broker.core.prepared import Candidate, Prepared
-from broker.core.rollout import IN_FLIGHT, Progress, Rollout, RolloutState, Step, next_progress
-from broker.core.rollout_offer import MEMBERS, SUPERSEDED, Skip, Tell, offer
+from broker.core.rollout import (
+    IN_FLIGHT,
+    IN_FORCE,
+    Progress,
+    Rollout,
+    RolloutState,
+    Step,
+    next_progress,
+)
+from broker.core.rollout_offer import SUPERSEDED, Skip, Tell, offer
 from broker.core.rollout_pace import Bucket, refilled
 from broker.core.rollout_steps import broken_by
-from broker.core.update_records import DeviceUpdate, GivenAssignment, Part
+from broker.core.update_records import DeviceUpdate, Part
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
-from broker.protocol import codec
 from broker.protocol.names import DeviceId
-from broker.protocol.topics import Desired, desired_topic
-from broker.protocol.updates import SignedAssignment
 from broker.rollout_ports import Usable
-from broker.update_ports import UpdateRepository
+from broker.services.assignment_signing import AssignmentSigner, Signed, retain
 
 BATCH: Final = 2000
 """Devices that are told in one go."""
 PAGE: Final = 500
-"""Of those who are called back, or whose assignments are renewed, in one transaction."""
+"""Of those who are called back in one transaction."""
 _TOGETHER: Final = 250
 """Of them, those whose assignments are signed, and committed, together."""
 _GOOD_FOR: Final = LIFETIME / 14
 """So long what was prepared may wait; the times of an assignment begin when it's signed."""
 _GIVEN_TOGETHER: Final = 1000
 """Of those who are prepared: nothing is done for each alone, so the commit is what counts."""
-_LOOK_FOR_FORMER_S: Final = 60.0
-_HELD: Final = IN_FLIGHT | {Progress.CANCELLING}
-
-
-@dataclass(frozen=True)
-class _Signed:
-    """An assignment and what is to be retained of it."""
-
-    given: GivenAssignment
-    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -65,20 +55,17 @@ class Assigner:
     def __init__(
         self,
         registry: Registry,
-        repository: UpdateRepository,
+        signer: AssignmentSigner,
         clock: Clock,
         new_nonce: Callable[[], str],
-        sources: Sources = (),
         on_told: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_told` is called when there is something new to publish."""
         self._registry = registry
-        self._repository = repository
+        self._signer = signer
         self._clock = clock
         self._new_nonce = new_nonce
-        self._sources = sources
         self._on_told = on_told
-        self._looked_for_former_s: float | None = None
 
     async def tell(self, rollout: Rollout, wave: int, most: int) -> int:
         """Tells the first `most` of the queue what the rollout has for them, or skips them; returns
@@ -122,9 +109,7 @@ class Assigner:
         return chunk.following
 
     async def _usable(self) -> Usable:
-        named = await asyncio.to_thread(self._repository.directors)
-        made_of = "\n".join((*sorted(named), "", *self._sources))
-        signed_as = hashlib.sha256(made_of.encode()).hexdigest()
+        signed_as = await asyncio.to_thread(self._signer.signed_as)
         return Usable(signed_as, self._clock.now() - _GOOD_FOR)
 
     async def _tell_prepared(self, rollout: Rollout, wave: int, usable: Usable, most: int) -> int:
@@ -182,7 +167,7 @@ class Assigner:
                     self._new_nonce(),
                     now,
                 )
-                payload = self._sign_one(new, rollout)
+                payload = self._signer.sign(new, rollout)
                 prepared.append(Prepared(new, payload, each.as_of, usable.signed_as))
         return prepared
 
@@ -216,57 +201,10 @@ class Assigner:
             )
             for part in parts
         ]
-        signed = await self._sign([(each, rollout) for each in wanted])
+        signed = await self._signer.sign_all([(each, rollout) for each in wanted])
         told = await self._registry.write(lambda tx: _call_back(tx, signed, code, now))
         self._on_told()
         return told
-
-    async def renew(self) -> int:
-        """Renews what still holds and expires soon, or was signed by a former director's key, which
-        devices don't heed any more; returns how many that were."""
-        now = self._clock.now()
-        within = LIFETIME if await self._holds_former() else RENEW_WITHIN
-        expiring = await self._registry.read(
-            lambda view: view.expiring_assignments(now + within, PAGE)
-        )
-        if not expiring:
-            return 0
-        holding = await self._registry.read(lambda view: _holding(view, expiring))
-        lifetime = [
-            (replace(each, issued_at=now, expires=each.expires - each.issued_at + now), rollout)
-            for each, rollout in holding
-        ]
-        signed = await self._sign(lifetime)
-        return await self._registry.write(lambda tx: _renew(tx, expiring, signed, now))
-
-    async def _holds_former(self) -> bool:
-        """Whether the oldest of what still holds was signed by a key that root doesn't name now.
-
-        What is newer was signed later, so the oldest speaks for all.
-        """
-        now_s = self._clock.monotonic()
-        looked_s = self._looked_for_former_s
-        if looked_s is not None and now_s - looked_s < _LOOK_FOR_FORMER_S:
-            return False
-        named = await asyncio.to_thread(self._repository.directors)
-        latest = self._clock.now() + LIFETIME
-        signers = await self._registry.read(lambda view: _oldest_signers(view, latest))
-        if not named or not signers or signers & named:
-            self._looked_for_former_s = now_s
-            return False
-        return True
-
-    async def _sign(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
-        if not wanted:
-            return []
-        return await asyncio.to_thread(self._sign_all, wanted)
-
-    def _sign_all(self, wanted: Sequence[tuple[GivenAssignment, Rollout]]) -> list[_Signed]:
-        return [_Signed(each, self._sign_one(each, rollout)) for each, rollout in wanted]
-
-    def _sign_one(self, assignment: GivenAssignment, rollout: Rollout) -> bytes:
-        text = codec.encode(message(assignment, rollout, self._sources)).decode()
-        return codec.encode(self._repository.sign_assignment(text))
 
 
 def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:
@@ -309,11 +247,11 @@ def _end_earlier(tx: WriteTransaction, known: DeviceUpdate, name: str, now: date
         return
     tx.save_assignment(replace(earlier, settled_at=now))
     part = tx.part(earlier.rollout, known.device_id)
-    if part is not None and earlier.rollout != name and part.progress in _HELD:
+    if part is not None and earlier.rollout != name and part.progress in IN_FORCE:
         tx.save_part(_moved(part, Step.SUPERSEDE, now, SUPERSEDED))
 
 
-def _call_back(tx: WriteTransaction, signed: Sequence[_Signed], code: str, now: datetime) -> int:
+def _call_back(tx: WriteTransaction, signed: Sequence[Signed], code: str, now: datetime) -> int:
     told = []
     for each in signed:
         new = each.given
@@ -327,61 +265,9 @@ def _call_back(tx: WriteTransaction, signed: Sequence[_Signed], code: str, now: 
         tx.save_part(replace(_moved(part, Step.WITHDRAW, now, code), sequence=new.sequence))
         tx.save_device_update(replace(known, sequence=new.sequence))
         told.append(each)
-    _retain(tx, told)
-    return len(told)
-
-
-def _oldest_signers(view: ReadTransaction, latest: datetime) -> frozenset[str]:
-    """The ids of the keys that signed it; none when nothing holds."""
-    for each in view.expiring_assignments(latest, PAGE):
-        found = view.retained(desired_topic(each.device_id, Desired.UPDATE))
-        if found is not None and found.payload:
-            signed = codec.decode(found.payload, SignedAssignment, len(found.payload))
-            return frozenset(one.keyid for one in signed.signatures)
-    return frozenset()
-
-
-def _holding(
-    view: ReadTransaction, expiring: Sequence[GivenAssignment]
-) -> list[tuple[GivenAssignment, Rollout]]:
-    holding = []
-    for each in expiring:
-        rollout = view.rollout(each.rollout)
-        part = view.part(each.rollout, each.device_id)
-        device = view.device(each.device_id)
-        if rollout is None or part is None or device is None or device.state not in MEMBERS:
-            continue
-        if part.sequence == each.sequence and part.progress in _HELD:
-            holding.append((each, rollout))
-    return holding
-
-
-def _renew(
-    tx: WriteTransaction,
-    expiring: Sequence[GivenAssignment],
-    signed: Sequence[_Signed],
-    now: datetime,
-) -> int:
-    renewed = {(each.given.device_id, each.given.sequence): each for each in signed}
-    told = []
-    for old in expiring:
-        fresh = tx.given_assignment(old.device_id, old.sequence)
-        if fresh is None or fresh.settled_at is not None:
-            continue
-        new = renewed.get((old.device_id, old.sequence))
-        tx.save_assignment(replace(fresh, settled_at=now) if new is None else new.given)
-        if new is not None:
-            told.append(new)
-    _retain(tx, told)
+    retain(tx, told)
     return len(told)
 
 
 def _moved(part: Part, step: Step, now: datetime, code: str | None) -> Part:
     return replace(part, progress=next_progress(part.progress, step), changed_at=now, code=code)
-
-
-def _retain(tx: WriteTransaction, told: Sequence[_Signed]) -> None:
-    if told:
-        tx.retain(
-            {desired_topic(each.given.device_id, Desired.UPDATE): each.payload for each in told}
-        )

@@ -29,6 +29,7 @@ from broker.core.update_records import Part
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.topics import Desired, desired_topic
 from broker.services.assigning import BATCH, PAGE, Assigner
+from broker.services.assignment_renewal import AssignmentRenewal
 from broker.services.rollout_queue import RolloutQueue
 from broker.update_ports import UpdateRepository
 
@@ -83,12 +84,18 @@ class Director:
     """Keeps rollouts going; to be called several times a second."""
 
     def __init__(
-        self, registry: Registry, repository: UpdateRepository, clock: Clock, assigner: Assigner
+        self,
+        registry: Registry,
+        repository: UpdateRepository,
+        clock: Clock,
+        assigner: Assigner,
+        renewal: AssignmentRenewal,
     ) -> None:
         self._registry = registry
         self._repository = repository
         self._clock = clock
         self._assigner = assigner
+        self._renewal = renewal
         self._queue = RolloutQueue(registry, clock)
         self._looked_for_gone_s: dict[str, float] = {}
         self._ahead: dict[str, _Ahead] = {}
@@ -105,7 +112,7 @@ class Director:
                 told += await self._go_on(rollout)
             else:
                 told += await self._call_back(rollout)
-        return told + await self._assigner.renew()
+        return told + await self._renewal.renew()
 
     async def _go_on(self, rollout: Rollout) -> int:
         if not await self._queue.fill(rollout):

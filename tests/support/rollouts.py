@@ -30,6 +30,8 @@ from broker.protocol.updates import (
 )
 from broker.services import rollouts
 from broker.services.assigning import Assigner
+from broker.services.assignment_renewal import AssignmentRenewal
+from broker.services.assignment_signing import AssignmentSigner
 from broker.services.reports import ReportService
 from broker.services.rollout_director import Director
 from broker.services.rollouts import Push, RolloutView
@@ -55,10 +57,10 @@ class UpdateDesk:
         ids = itertools.count()
         registry, clock = self.desk.registry, self.desk.clock
         self._numbers = itertools.count()
-        assigner = Assigner(
-            registry, self.repository, clock, lambda: f"nonce-{next(ids):026d}", ("https://x/t",)
-        )
-        self.director = Director(registry, self.repository, clock, assigner)
+        signer = AssignmentSigner(self.repository, ("https://x/t",))
+        assigner = Assigner(registry, signer, clock, lambda: f"nonce-{next(ids):026d}")
+        renewal = AssignmentRenewal(registry, signer, clock)
+        self.director = Director(registry, self.repository, clock, assigner, renewal)
         self.reports = ReportService(registry, clock, lambda: f"answer-{next(ids)}")
 
     async def add(self, *names: str, **changes: Any) -> None:

@@ -23,7 +23,7 @@ from broker.adapters.registry.schema_updates import DEVICE_UPDATE, PREPARED, ROL
 from broker.adapters.registry.session import Row, Upsert
 from broker.adapters.registry.updates import update_from
 from broker.core.prepared import Candidate, Prepared
-from broker.core.rollout import IN_FLIGHT, Progress, Rollout, Step, next_progress
+from broker.core.rollout import IN_FORCE, Progress, Rollout, Step, next_progress
 from broker.core.rollout_offer import SUPERSEDED
 from broker.core.update_records import DeviceUpdate, Part
 from broker.protocol.names import DeviceId
@@ -43,7 +43,7 @@ _QUEUE: Final = f"""
     LEFT JOIN prepared_assignment s ON s.rollout = p.rollout AND s.device_id = p.device_id
     WHERE p.rollout = :rollout AND p.progress = 'queued' AND p.wave = :wave AND p.draw >= :after
     AND (s.as_of = {_AS_OF} AND s.signed_as = :signed_as AND s.issued_at >= :since)"""
-_HELD: Final = ", ".join(f"'{each.value}'" for each in sorted(IN_FLIGHT | {Progress.CANCELLING}))
+_IN_FORCE: Final = ", ".join(f"'{each.value}'" for each in sorted(IN_FORCE))
 
 
 def _columns(table: sa.Table, letter: str) -> str:
@@ -86,7 +86,7 @@ _LOSING: Final = f"""{_of_given("device_update u", "assignment a", "rollout_part
     AND u.device_id = s.device_id
     AND a.device_id = u.device_id AND a.sequence = u.sequence
     AND a.settled_at IS NULL AND a.rollout <> :rollout
-    AND o.rollout = a.rollout AND o.device_id = a.device_id AND o.progress IN ({_HELD})"""
+    AND o.rollout = a.rollout AND o.device_id = a.device_id AND o.progress IN ({_IN_FORCE})"""
 _COUNT_LOSING: Final = sa.text(
     f"SELECT o.rollout, o.wave, o.progress, count(*) {_LOSING} "
     "GROUP BY o.rollout, o.wave, o.progress"

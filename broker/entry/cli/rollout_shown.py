@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from broker.core.rollout import FAILED, FINISHED, IN_FLIGHT, Progress, Rollout, RolloutState
+from broker.core.rollout import FAILED, FINISHED, IN_FORCE, Progress, Rollout, RolloutState
 from broker.core.update_records import Part
 from broker.entry.cli.output import emit, note, progress, say, table
 from broker.entry.cli.views import Json, shown_time
@@ -156,7 +156,7 @@ def _row(view: RolloutView) -> tuple[str, ...]:
         rollout.state.value,
         f"{view.at(Progress.INSTALLED):,}/{view.devices - view.at(Progress.SKIPPED):,}",
         f"{view.at(*FAILED):,}",
-        f"{view.at(*IN_FLIGHT, Progress.CANCELLING):,}",
+        f"{view.at(*IN_FORCE):,}",
         f"{view.at(Progress.QUEUED):,}",
         shown_time(rollout.started_at),
     )
