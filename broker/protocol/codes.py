@@ -168,7 +168,7 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     ),
     Code.SERIAL_REFUSED: Explanation(
         "This serial number can't be claimed here and now.",
-        "The operator finds the reason with 'muster events --serial'.",
+        "The operator finds the reason with 'muster events --serial SERIAL'.",
     ),
     Code.SERIAL_UNKNOWN: Explanation(
         "The serial number isn't on the group's allow-list.",

@@ -212,7 +212,7 @@ def unknown_device(device_id: str) -> Problem:
     return Problem(
         ProblemCode.DEVICE_UNKNOWN,
         f"There is no device {device_id!r}.",
-        "See 'muster devices list'; by serial number, 'muster events --serial'.",
+        "See 'muster devices list'; by serial number, 'muster events --serial SERIAL'.",
     )
 
 
