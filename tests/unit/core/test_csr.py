@@ -241,7 +241,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 def test_a_flipped_bit_is_refused(bit: int) -> None:
     found = verify_or_code(csrs.pem_of(flipped(RICH_DER, bit)))
     if isinstance(found, VerifiedCsr):
-        # How many of the signature's last bits are unused: where they are zero, it stays what it is.
+        # How many of the signature's last bits are unused; where they are zero, nothing changes.
         signature = x509.load_der_x509_csr(RICH_DER).signature
         assert bit // 8 == len(RICH_DER) - len(signature) - 1
     else:
