@@ -119,7 +119,7 @@ def _conclude(changes: Sequence[GroupChange], dry_run: bool) -> None:
         note(f"Nothing was changed; {counted(len(changed), 'group')} would be.")
         return
     unchanged = len(changes) - len(changed)
-    note(f"{counted(len(changed), 'group')} changed, {unchanged:,} already as said.")
+    note(f"{counted(len(changed), 'group')} changed, {unchanged:,} unchanged.")
     for change in changed:
         group = change.group
         if group.serials is Serials.ANY:
