@@ -33,6 +33,8 @@ _GOODBYE_S: Final = 1.0
 _REFUSALS: Final = frozenset({4, 5})
 """CONNACK's "bad user name or password" and "not authorized" (MQTT 3.1.1, 3.2.2.3)."""
 _PACKET_IDS: Final = 65_535
+_TURNS: Final = 4
+"""Of the loop: it looks, reads, closes, and says so."""
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME: chain and host name as ever, but not the dates."""
 _CERTIFICATE_EXPIRED: Final = "CERTIFICATE_EXPIRED"
@@ -181,8 +183,10 @@ class Connection(asyncio.Protocol):
                 context.verify_flags |= _NO_CHECK_TIME
                 await self._secure()
             self.is_provisional = not dates.judge(self._server_certificate(), is_checked)
-        self._has_spoken = True
-        self._write(packets.connect(self._address.client_id, self._address.keepalive_s))
+        await self._hear()
+        if not self._ended.done():
+            self._has_spoken = True
+            self._write(packets.connect(self._address.client_id, self._address.keepalive_s))
         await self._accept()
         self._ping_later()
 
@@ -212,6 +216,15 @@ class Connection(asyncio.Protocol):
         transport = cast(asyncio.Transport, self._transport)
         secured = cast(ssl.SSLObject, transport.get_extra_info("ssl_object"))
         return cast(bytes, secured.getpeercert(binary_form=True))
+
+    async def _hear(self) -> None:
+        """Takes in a refusal that has arrived already.
+
+        In TLS 1.3 the broker judges our certificate when our side is done (RFC 8446, 4.4.2), and
+        writing to a connection that it has reset would lose the alert that says why.
+        """
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def _accept(self) -> None:
         """Returns when the broker has accepted us."""

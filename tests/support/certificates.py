@@ -52,12 +52,15 @@ class Client:
         return x509.load_pem_x509_certificate(self.certificate.read_bytes())
 
 
-def forged(home: MusterHome, zone: Zone, name: str, place: Path) -> Client:
-    """What a thief of the zone's own authority makes: any name, the service's too."""
+def forged(
+    home: MusterHome, zone: Zone, name: str, place: Path, not_after: datetime | None = None
+) -> Client:
+    """What a thief of the zone's own authority makes: any name, the service's too. It began an
+    hour ago, and ends in an hour unless that is said."""
     signer = load_signer(home.claim if zone is Zone.CLAIM else home.operational, None)
     key = generate_key()
     now = datetime.now(UTC)
-    valid = Validity(now - _HOUR, now + _HOUR)
+    valid = Validity(now - _HOUR, not_after or now + _HOUR)
     leaf = build_leaf(signer, Profile.DEVICE, name, key.public_key(), valid)
     chain = b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, signer.certificate))
     return _write(place / f"forged-{zone}", name, chain.decode(), key_pem(key).decode(), home)
@@ -95,9 +98,9 @@ class Certificates:
         key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return self._write("device", name, issued.pem + chain, key_pem)
 
-    def forged(self, zone: Zone, name: str) -> Client:
+    def forged(self, zone: Zone, name: str, not_after: datetime | None = None) -> Client:
         """As the function `forged`."""
-        return forged(self.home, zone, name, self._clients)
+        return forged(self.home, zone, name, self._clients, not_after)
 
     def service(self, zone: Zone) -> Client:
         """The service's own certificate in a zone."""

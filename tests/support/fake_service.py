@@ -81,7 +81,8 @@ def _refusal(refusal: Refused | Rejected, request_id: str) -> tuple[Outcome, byt
 
 
 class FakeService:
-    """Accepts everybody as `device-{serial}`, always with the same certificate for the same key.
+    """Accepts everybody as `device-{serial}`, with the same certificate for the same key while it
+    lasts.
 
     While a script has entries, a request takes one: `Refused`, `Rejected`, `SILENCE`, or a `Twist`.
     """
@@ -189,8 +190,8 @@ class FakeService:
     ) -> EnrollAccepted:
         csr = x509.load_pem_x509_csr(request.csr.encode())
         key = key_of(request.csr).hex()
-        if key not in self.issued:
-            now = datetime.now(UTC)
+        now = datetime.now(UTC)
+        if key not in self.issued or self.issued[key].not_after <= now:
             issued = self._authority.issue(
                 name, csr.public_key(), now - self.age, now + self.lifetime
             )
