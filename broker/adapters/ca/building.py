@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Final
 
 from cryptography import x509
@@ -47,7 +47,7 @@ class Signer:
     certificate: x509.Certificate
     key: SigningKey
 
-    @cached_property
+    @property
     def validity(self) -> Validity:
         return Validity(self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc)
 
