@@ -31,7 +31,7 @@ async def zone_broker(
     if told.broker is BrokerKind.MOSQUITTO:
         yield _mosquitto(home, settings, zone), Endpoint(host=told.host, port=told.port)
         return
-    embedded = EmbeddedBroker(zone, _tls(home, zone), told.listen, told.port)
+    embedded = EmbeddedBroker(zone, broker_tls(home, zone), told.listen, told.port)
     await embedded.start()
     try:
         yield embedded, Endpoint(host=told.host, port=embedded.port)
@@ -90,7 +90,8 @@ def _mosquitto(home: MusterHome, settings: Settings, zone: Zone) -> MosquittoCon
     return MosquittoControl(endpoint)
 
 
-def _tls(home: MusterHome, zone: Zone) -> BrokerTls:
+def broker_tls(home: MusterHome, zone: Zone) -> BrokerTls:
+    """What the zone's embedded broker shows, and whom it lets in."""
     pair = home.broker(zone)
     return BrokerTls(
         certificate=pair.certificate,

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from broker.adapters.brokers.crl_file import swap
 from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
 from broker.protocol.zones import Zone
+from broker.zone_brokers import broker_tls
 from tests.support.certificates import Certificates, Client
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
 from tests.support.peers import Peer, peer
@@ -125,22 +126,9 @@ async def run_site(
         async with run_mosquitto(zone, certificates.home.path, folder, supervised) as mosquitto:
             yield Site(kind, zone, _Mosquitto(mosquitto), certificates)
         return
-    embedded = _Embedded(zone, _tls(zone, certificates))
+    embedded = _Embedded(zone, broker_tls(certificates.home, zone))
     await embedded.start()
     try:
         yield Site(kind, zone, embedded, certificates)
     finally:
         await embedded.stop()
-
-
-def _tls(zone: Zone, certificates: Certificates) -> BrokerTls:
-    home = certificates.home
-    pair = home.broker(zone)
-    return BrokerTls(
-        certificate=pair.certificate,
-        key=pair.key,
-        client_anchors=home.client_anchors(zone),
-        crl=home.crl_file(zone),
-        infrastructure_anchor=home.server_anchors,
-        infrastructure_crl=home.infrastructure_crl,
-    )

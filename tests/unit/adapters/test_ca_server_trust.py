@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from broker.adapters.brokers.embedded.trust import BrokerTls, load_trust
+from broker.adapters.brokers.embedded.trust import load_trust
 from broker.adapters.ca import infrastructure, server_files, successor
 from broker.adapters.ca.building import Signer, build_anchor
 from broker.adapters.ca.bundles import read_trust_bundle
@@ -31,6 +31,7 @@ from broker.core.infrastructure_rollover import ServerPhase, begin_servers
 from broker.protocol import codec
 from broker.protocol.messages import TrustBundle
 from broker.protocol.zones import Zone
+from broker.zone_brokers import broker_tls
 from device_client.bundles import successor_of
 from tests.unit.adapters.ca_homes import NOW, certificate_in, make_home
 
@@ -66,16 +67,7 @@ def move(home: MusterHome, trust: ServerTrust, phase: ServerPhase) -> ServerTrus
 
 def loads(home: MusterHome, zone: Zone) -> None:
     """An embedded broker would start with these files, and know its service."""
-    pair = home.broker(zone)
-    tls = BrokerTls(
-        certificate=pair.certificate,
-        key=pair.key,
-        client_anchors=home.client_anchors(zone),
-        crl=home.crl_file(zone),
-        infrastructure_anchor=home.server_anchors,
-        infrastructure_crl=home.infrastructure_crl,
-    )
-    trust = load_trust(tls, SOON)
+    trust = load_trust(broker_tls(home, zone), SOON)
     service = certificate_in(home.service(zone).certificate)
     assert service.issuer in {anchor.subject for anchor in trust.infrastructure}
     assert not trust.is_revoked(service.issuer.public_bytes(), service.serial_number)
