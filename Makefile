@@ -65,8 +65,9 @@ bench: venv ## measurements; run them on a quiet machine
 	$(bin)/python -m tests.bench
 
 # One resolution for every supported Python and platform; hashes, and no word of where packages came from.
+# With their extras: pip takes a pin without one for another requirement, and the newest release for that.
 compile = $(bin)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-header --no-annotate pyproject.toml
+  --no-emit-index-url --no-header --no-annotate --no-strip-extras pyproject.toml
 
 lock: venv ## resolve requirements/*.txt again
 	[ -x $(bin)/uv ] || $(bin)/python -m pip install --quiet uv
