@@ -9,6 +9,7 @@ certificate, as a time-out much later.
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +25,15 @@ from device_client.errors import (
     ServerNotTrusted,
     Unreachable,
 )
-from device_client.packets import ConnAck, Malformed, Packet, PubAck, Publication, SubAck
+from device_client.packets import (
+    ConnAck,
+    Malformed,
+    Packet,
+    PingResp,
+    PubAck,
+    Publication,
+    SubAck,
+)
 from device_client.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -96,6 +105,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered_pings = 0
+        self._pings: deque[asyncio.Future[bool] | None] = deque()
+        """Whose answer comes next, and next; none for those that only keep it alive."""
+        self._heard_at = self._loop.time()
         self._alert = ""
         self._has_spoken = False
 
@@ -144,6 +156,24 @@ class Connection(asyncio.Protocol):
         packet_id = self._new_packet_id()
         await self._acknowledgement(packet_id, packets.publish(packet_id, topic, payload))
 
+    async def ping(self) -> None:
+        """Returns when the broker has answered what was asked just now.
+
+        Raises:
+            ConnectionLost: the connection ended, or no answer came in time.
+        """
+        answered: asyncio.Future[bool] = self._loop.create_future()
+        self._pings.append(answered)
+        self._write(packets.PINGREQ)
+        await self._first_of(answered)
+        if not answered.done():
+            raise self._lost()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come, not even a part of a packet."""
+        return self._loop.time() - self._heard_at
+
     async def until_lost(self) -> None:
         """Waits for the end.
 
@@ -160,6 +190,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Something has arrived."""
         self._unanswered_pings = 0
+        self._heard_at = self._loop.time()
         try:
             for packet in self._decoder.feed(data):
                 self._handle(packet)
@@ -285,6 +316,8 @@ class Connection(asyncio.Protocol):
                 self._acknowledge(packet_id, True)
             case Publication():
                 self._take(packet)
+            case PingResp():
+                self._answer_ping()
             case _:
                 pass
 
@@ -300,6 +333,11 @@ class Connection(asyncio.Protocol):
         if waiting is not None and not waiting.done():
             waiting.set_result(granted)
 
+    def _answer_ping(self) -> None:
+        answered = self._pings.popleft() if self._pings else None
+        if answered is not None and not answered.done():
+            answered.set_result(True)
+
     def _keep_alive(self) -> None:
         """Pings, and ends a connection whose other side has gone without a word."""
         if self._unanswered_pings >= 2:
@@ -307,6 +345,7 @@ class Connection(asyncio.Protocol):
             self._abort()
             return
         self._unanswered_pings += 1
+        self._pings.append(None)
         self._write(packets.PINGREQ)
         self._ping_later()
 

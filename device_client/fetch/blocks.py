@@ -13,7 +13,7 @@ from device_client.backoff import no_sooner_than
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
 from device_client.fetch.errors import ImageUnavailable, SourceUnfit
 from device_client.fetch.intake import Intake
-from device_client.fetch.limits import FetchLimits
+from device_client.fetch.limits import LONGEST_PAUSE_S, FetchLimits
 from device_client.fetch.sink import BlockAsker
 
 _PATIENCE: Final = 10
@@ -62,7 +62,7 @@ class BlockSource:
             except RequestRejected as error:
                 if error.rejected.known_code not in _SOON:
                     raise SourceUnfit(str(error), error.remedy) from error
-                wait_s = float(error.rejected.retry_after_s or 1)
+                wait_s = min(float(error.rejected.retry_after_s or 1), LONGEST_PAUSE_S)
             except NoAnswer as error:
                 raise ImageUnavailable(str(error), error.remedy) from error
             except AnswerInvalid as error:

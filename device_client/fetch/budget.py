@@ -9,6 +9,7 @@ from typing import Final
 
 from device_client import durable
 from device_client.fetch.errors import ImageBudgetSpent
+from device_client.finishing import to_its_end
 
 _KEEP_EVERY: Final = 1 << 20
 """Bytes between two writes of the file: a power cut forgets at most so many."""
@@ -75,7 +76,7 @@ class DailyBudget:
         day, spent = count = self._day, self._spent
         if self._file is not None and self._kept != count:
             text = f"{day} {spent} {self._per_day}\n"
-            await asyncio.to_thread(durable.replace_file, self._file, text.encode())
+            await to_its_end(asyncio.to_thread(durable.replace_file, self._file, text.encode()))
         self._kept = count
 
     def _turn_page(self) -> None:

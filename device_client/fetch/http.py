@@ -14,14 +14,13 @@ from device_client.fetch.errors import ImageTooLong, ImageUnavailable, SourceUnf
 from device_client.fetch.exchange import Exchange, Reach, exchanged, shown
 from device_client.fetch.hosts import check_host
 from device_client.fetch.intake import Intake, Pace
-from device_client.fetch.limits import FetchLimits
+from device_client.fetch.limits import LONGEST_PAUSE_S, FetchLimits
 
 _CHUNK: Final = 65_536
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LATER: Final = frozenset({408, 425, 429})
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)\Z")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}\Z")
-_LONGEST_PAUSE_S: Final = 3600.0
 
 
 class HttpSource:
@@ -135,7 +134,7 @@ def _check_status(exchange: Exchange) -> None:
     told = exchange.header("Retry-After") or ""
     if status >= 500 or status in _LATER:
         error = ImageUnavailable(f"{exchange} answers with status {status}.")
-        error.retry_after_s = min(float(told), _LONGEST_PAUSE_S) if _NUMBER.match(told) else 0.0
+        error.retry_after_s = min(float(told), LONGEST_PAUSE_S) if _NUMBER.match(told) else 0.0
         raise error
     raise SourceUnfit(f"{exchange} answers with status {status}.")
 

@@ -1,8 +1,12 @@
 """Where, how much, how fast and how patiently an image is fetched."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from device_client.fetch.budget import DailyBudget
+
+LONGEST_PAUSE_S: Final = 3600.0
+"""Whatever a source asks for, it's tried again after that."""
 
 
 @dataclass(frozen=True, kw_only=True)

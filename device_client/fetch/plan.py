@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.protocol.updates import AssignedTarget
 from device_client.backoff import Backoff
+from device_client.fetch.budget import DailyBudget
 from device_client.fetch.errors import (
     FetchError,
     ImageBudgetSpent,
@@ -78,7 +79,15 @@ async def fetch(
             suspects.completed(target.sha256, plan.givers)
     finally:
         if limits.budget is not None:
-            await limits.budget.keep()
+            await _keep(limits.budget)
+
+
+async def _keep(budget: DailyBudget) -> None:
+    """Whatever the disk says must not take the place of why the fetch has ended."""
+    try:
+        await budget.keep()
+    except OSError as error:
+        log.warning("what was fetched today couldn't be written down: %s", error)
 
 
 class _Plan:

@@ -1,6 +1,5 @@
 """Puts the updater together from the device's configuration."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from device_client.timekeeping import Timekeeper
 from device_client.update.config import Component, DeviceConfig, Kind
 from device_client.update.duty import Lines, UpdateDuty
 from device_client.update.fetching import fetcher
-from device_client.update.health import Both, CommandCheck, HealthCheck, OnlineCheck
+from device_client.update.health import Both, CommandCheck, HealthCheck, Line, OnlineCheck
 from device_client.update.images import Hardware
 from device_client.update.installers.command import CommandSlots, Programs
 from device_client.update.installers.directory import DirectorySlots
@@ -25,7 +24,7 @@ from device_client.update.store import MetadataStore
 from device_client.update.updater import Means, Updater
 
 _ABSENT_AFTER_S = 3.0
-"""What is retained comes at once; so long is for a slow network."""
+"""Of silence: what is retained comes at once, or begins to."""
 
 
 def updates(
@@ -42,14 +41,14 @@ def updates(
     `named_hosts` are those that came flashed, with the claim bundle."""
     journal = Journal(directory)
     journal.open(config.factory())
-    online = asyncio.Event()
+    line = Line()
     means = Means(
         hardware=Hardware(model=config.model, hw_rev=config.hw_rev),
         installers={
             name: installer(directory / "components" / name, each)
             for name, each in config.components.items()
         },
-        health=_health(config, online),
+        health=_health(config, line),
         restart=_restart(config),
         clock=timekeeper.now,
     )
@@ -69,7 +68,7 @@ def updates(
         ),
         reporting,
         again,
-        online,
+        line,
     )
 
 
@@ -112,8 +111,8 @@ def _programs(component: Component) -> Programs:
     )
 
 
-def _health(config: DeviceConfig, online: asyncio.Event) -> HealthCheck:
-    reached = OnlineCheck(online, config.health_timeout_s)
+def _health(config: DeviceConfig, line: Line) -> HealthCheck:
+    reached = OnlineCheck(line, config.health_timeout_s)
     if config.health is None:
         return reached
     return Both((reached, CommandCheck(config.health, config.health_timeout_s)))

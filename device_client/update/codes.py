@@ -82,6 +82,10 @@ PASSING: Final = frozenset(
 )
 """What another try may mend: whoever stands in the way mustn't have the last word at once."""
 
+LASTING: Final = frozenset({UpdateCode.METADATA_MISSING, UpdateCode.METADATA_EXPIRED})
+"""What passes by itself, however long it takes: the service was away, or this device's clock is
+wrong. It's tried for as long as the assignment holds, and no try counts."""
+
 _REMEDIES: Final = {
     UpdateCode.ROOT_MISSING: "Flash the repository's root: 'muster-device run --update-root FILE'.",
     UpdateCode.METADATA_EXPIRED: "See 'muster update status': it tells which role has lapsed. "
@@ -90,6 +94,8 @@ _REMEDIES: Final = {
     "images are to come from there.",
     UpdateCode.SPACE_MISSING: "Make room on the device's disk.",
     UpdateCode.STORAGE_UNUSABLE: "See that the disk can be written and this user owns the slots.",
+    UpdateCode.ROLLBACK_FAILED: "See to the device's slots; a new assignment of another image may "
+    "mend it.",
     UpdateCode.SOURCE_TOO_OLD: "Install a version between first. If the device doesn't know its "
     "own, say what came from the factory: 'version' in its configuration.",
     UpdateCode.COUNTER_TOO_LOW: "Assign an image whose security counter is as high as the device's",

@@ -9,6 +9,7 @@ from broker.protocol.topics import Desired, desired_topic, metadata_topic
 from device_client.backoff import Backoff
 from device_client.online import Online
 from device_client.timekeeping import Timekeeper
+from device_client.update.health import Line
 from device_client.update.pacing import Pacing
 from device_client.update.reports import Reporting
 from device_client.update.sources import MetadataSource
@@ -39,11 +40,11 @@ class UpdateDuty:
         lines: Lines,
         reporting: Reporting,
         again: Backoff,
-        online: asyncio.Event,
+        line: Line,
     ) -> None:
-        """`again` gives the waiting times after a try in vain; `online` is set while connected."""
+        """`again` gives the waiting times after a try in vain; `line` is up while connected."""
         self.updater = updater
-        self._online = online
+        self._line = line
         self._store = store
         self._timekeeper = timekeeper
         self._lines = lines
@@ -57,13 +58,10 @@ class UpdateDuty:
         Raises:
             ConnectionLost: the connection has ended.
         """
-        self._online.set()
-        try:
+        with self._line.up(online.connection):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._reporting.send(online))
                 await self._follow(online)
-        finally:
-            self._online.clear()
 
     async def _follow(self, online: Online) -> None:
         """Begins anew whenever the assignment or the repository's state is another."""

@@ -57,7 +57,7 @@ NEXT: Final[Mapping[Stage | None, frozenset[Stage | None]]] = {
     Stage.SWITCHING: frozenset({Stage.RESTARTING, Stage.ROLLING_BACK}),
     Stage.RESTARTING: frozenset({Stage.TRIAL, Stage.ROLLING_BACK}),
     Stage.TRIAL: frozenset({Stage.ROLLING_BACK, None}),
-    Stage.ROLLING_BACK: frozenset({Stage.RETURNING}),
+    Stage.ROLLING_BACK: frozenset({Stage.RETURNING, None}),
     Stage.RETURNING: frozenset({None}),
 }
 """What may follow what; none is that there is no work. What is missing is a fault."""
@@ -86,6 +86,10 @@ class Work:
     """Tries in vain before the switch."""
     starts: int = 0
     """How often the new image was started."""
+    restarts: int = 0
+    """How often what is selected was to be started; going back counts anew."""
+    undo_failures: int = 0
+    """Tries in vain to select again what ran before."""
     boot: str | None = None
     """Which run of the operating system asked for the restart."""
     why: UpdateCode | None = None
@@ -181,10 +185,17 @@ class Journal:
             raise StepInvalid(f"from {before.stage} to {after.stage}")
         self._keep(after)
         if after.stage is None and before.stage is not None:
-            # What is over stays over, even if the newer record is damaged.
+            self._keep_what_is_over(after)
+        return self.state
+
+    def _keep_what_is_over(self, after: State) -> None:
+        """What is over stays over, even if the newer record is damaged. The step is done without
+        that, so a disk that takes no more isn't the step's failure."""
+        try:
             self._keep(after)
             self._keep_counters()
-        return self.state
+        except OSError as error:
+            log.warning("the journal's second copy couldn't be written: %s", error)
 
     def _keep(self, state: State) -> None:
         state = replace(state, generation=self.state.generation + 1)

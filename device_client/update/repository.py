@@ -9,9 +9,9 @@ from msgspec import UnsetType
 
 from broker.protocol import limits
 from device_client.disk import on_disk
+from device_client.finishing import to_its_end
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.delegations import speaking_for
-from device_client.update.finishing import to_its_end
 from device_client.update.metadata import TargetFile, Targets
 from device_client.update.sources import MetadataSource
 from device_client.update.store import MetadataStore, file_name

@@ -8,8 +8,8 @@ from typing import Final
 
 from broker.protocol.updates import AssignedTarget
 from device_client import durable
+from device_client.finishing import to_its_end
 from device_client.update.codes import UpdateCode, UpdateRefused
-from device_client.update.finishing import to_its_end
 
 _PART: Final = 1 << 18
 

@@ -1,13 +1,16 @@
 """Where the repository's files come from: what the broker retains, or a web server."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from broker.protocol.topics import metadata_topic
+from device_client.packets import Publication
 from device_client.transport import Connection
 from device_client.update.codes import UpdateCode, UpdateRefused
+from device_client.watching import Watch
 
 if TYPE_CHECKING:
     from device_client.fetch.exchange import Exchange
@@ -26,10 +29,14 @@ class MetadataSource(Protocol):
 
 @dataclass(frozen=True)
 class RetainedSource:
-    """Files that the service retains; one that doesn't come soon isn't there."""
+    """Files that the service retains. What is retained comes at once: where nothing comes, or
+    something else, the file isn't there."""
 
     connection: Connection
     wait_s: float
+    """Of silence; a slow network brings a large file in many parts."""
+    longest_s: float = 900.0
+    """In all: the largest file at the slowest rate that images may come at."""
 
     async def fetch(self, name: str, limit: int) -> bytes | None:
         """As `MetadataSource` says; the packet limit bounds what comes.
@@ -38,12 +45,19 @@ class RetainedSource:
             ConnectionLost: the connection ended.
         """
         async with self.connection.watch(metadata_topic(name)) as watch:
-            try:
-                async with asyncio.timeout(self.wait_s):
-                    message = await watch.next()
-            except TimeoutError:
-                return None
-        return message.payload[: limit + 1] or None
+            message = await self._first(watch)
+        return message.payload[: limit + 1] or None if message else None
+
+    async def _first(self, watch: Watch) -> Publication | None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.longest_s):
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self.wait_s):
+                            return await watch.next()
+                    if self.connection.silent_s >= self.wait_s:
+                        return None
+        return None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def taken_up(state: State, assignment: Assignment, at: datetime) -> State:
     if state.work is not None and _is_renewal(state.work, assignment):
         work = _on_terms_of(assignment, state.work)
         return replace(state, sequence=assignment.sequence, work=work)
+    if _is_over(state, assignment):
+        return replace(state, sequence=assignment.sequence)
     why = UpdateCode.SUPERSEDED if assignment.targets else UpdateCode.CANCELLED
     if state.work is not None:
         work = replace(state.work, why=why, detail=f"By assignment {assignment.sequence}.")
@@ -100,10 +102,9 @@ def chosen(state: State, images: tuple[Image, ...]) -> State:
     return _with(state, stage=Stage.DOWNLOADING, images=images)
 
 
-def failed(state: State, error: UpdateRefused, at: datetime) -> State:
-    """The record after a try in vain, which begins again with the check."""
-    assert state.work is not None, "only work fails"  # noqa: S101
-    tried = state.work.failures + 1
+def failed(state: State, error: UpdateRefused, at: datetime, tried: int) -> State:
+    """The record after a try in vain, which begins again with the check; `tried` is how many of
+    them count now."""
     state = _with(state, stage=Stage.CHECKING, failures=tried, why=error.why, detail=str(error))
     return noted(state, error, at)
 
@@ -116,8 +117,21 @@ def given_up(state: State, error: UpdateRefused, at: datetime) -> State:
 
 def undoing(state: State, error: UpdateRefused, at: datetime) -> State:
     """The record when what was switched must be switched back."""
-    state = _with(state, stage=Stage.ROLLING_BACK, why=error.why, detail=str(error))
+    state = _with(state, stage=Stage.ROLLING_BACK, restarts=0, why=error.why, detail=str(error))
     return noted(state, error, at)
+
+
+def stuck(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record after a try in vain to select what ran before."""
+    assert state.work is not None, "only work is undone"  # noqa: S101
+    state = _with(state, undo_failures=state.work.undo_failures + 1)
+    return noted(state, error, at)
+
+
+def not_undone(state: State, error: UpdateRefused, at: datetime) -> State:
+    """The record when it can't be undone: the final report says so."""
+    state = _with(state, why=error.why, detail=str(error))
+    return noted(finished(state, Phase.ROLLED_BACK, at), error, at)
 
 
 def finished(state: State, phase: Phase, at: datetime) -> State:
@@ -193,10 +207,19 @@ def _is_renewal(work: Work, assignment: Assignment) -> bool:
     return known == wanted and work.rollout == assignment.rollout
 
 
+def _is_over(state: State, assignment: Assignment) -> bool:
+    """Whether its final report waits for the service, which assigns it anew until it knows that."""
+    final = _report_id(assignment, "final")
+    return any(entry.report_id == final for entry in state.outbox)
+
+
+def _report_id(of: Assignment | Work, kind: str) -> str:
+    named = f"{of.device_id}\n{of.rollout}\n{of.sequence}\n{of.nonce}\n{kind}"
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
 def _entry(state: State, work: Work, phase: Phase, at: datetime) -> Entry:
-    kind = "final" if phase.is_final else phase
-    named = f"{work.device_id}\n{work.rollout}\n{work.sequence}\n{work.nonce}\n{kind}"
-    report_id = hashlib.sha256(named.encode()).hexdigest()[:32]
+    report_id = _report_id(work, "final" if phase.is_final else phase)
     is_well = phase in (Phase.INSTALLED, Phase.DOWNLOADING, Phase.WAITING)
     report = UpdateReport(
         report_id=report_id,

@@ -152,8 +152,8 @@ class Trusted:
         _check_content(role, data, meta)
         found = parse(data, Targets, limits.MAX_METADATA)
         signer, keys = self._delegation(role, delegator)
-        former = self.former[role] if delegator == "root" else frozenset[str]()
-        signing.check(found, signer, keys, former)
+        # Whoever delegates may have the same keys sign: then a root that took them out says so.
+        signing.check(found, signer, keys, self.former["targets"])
         self._check_named(role, data, found.signed, meta)
         self.targets[role, delegator] = found.signed
         return found.signed

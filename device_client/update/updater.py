@@ -13,9 +13,9 @@ from datetime import datetime
 
 from broker.protocol.updates import AssignedTarget, Assignment, Phase
 from device_client.errors import DeviceError, StateUnusable
+from device_client.finishing import to_its_end
 from device_client.update import sink, steps
-from device_client.update.codes import PASSING, UpdateCode, UpdateRefused
-from device_client.update.finishing import to_its_end
+from device_client.update.codes import LASTING, PASSING, UpdateCode, UpdateRefused
 from device_client.update.health import HealthCheck
 from device_client.update.images import (
     Hardware,
@@ -161,19 +161,20 @@ class Updater:
             )
 
     async def fail(self, error: DeviceError) -> None:
-        """Counts a try in vain; the last one, or what no try can mend, ends in a refusal."""
+        """Counts a try in vain, unless time alone will mend it; the last one, or what no try can
+        mend, ends in a refusal."""
         refused = _as_refusal(error)
         now = self.means.clock()
         async with self.busy:
             work = self.state.work
             if work is None or work.stage not in WITHDRAWABLE:
                 return
-            is_last = work.failures + 1 >= self.means.most_failures
-            if refused.why not in PASSING or is_last:
+            tried = work.failures + (refused.why not in LASTING)
+            if refused.why not in PASSING or tried >= self.means.most_failures:
                 log.warning("refused for good: %s: %s", refused.stable_code, refused)
                 await self.change(lambda state: steps.given_up(state, refused, now))
             else:
-                await self.change(lambda state: steps.failed(state, refused, now))
+                await self.change(lambda state: steps.failed(state, refused, now, tried))
 
     async def note(self, error: DeviceError) -> None:
         """Keeps for people why something was refused that isn't worth a report."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_client import durable
+from device_client.finishing import to_its_end
 from device_client.update import commands
-from device_client.update.finishing import to_its_end
 from device_client.update.images import Image
 from device_client.update.installers.port import InstallFailed, free_bytes
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from device_client import durable
-from device_client.update.finishing import to_its_end
+from device_client.finishing import to_its_end
 from device_client.update.images import Image
 from device_client.update.installers.port import MARGIN, InstallFailed, free_bytes
 
@@ -57,7 +57,7 @@ class DirectorySlots:
 
     async def runs(self, image: Image) -> bool:
         """As `Installer` says."""
-        return _target(self._current) == _name(image)
+        return _target(self._current) == _slot(image)
 
     async def commit(self, image: Image) -> None:
         """As `Installer` says; what ran before stays until the next image needs the room."""
@@ -72,7 +72,7 @@ class DirectorySlots:
             _make(directory)
         durable.remove_leftovers(self._directory)
         durable.remove_leftovers(self._slots)
-        if _target(self._current) != _name(image):
+        if _target(self._current) != _slot(image):
             self._make_room()
         for file in self._incoming.iterdir():
             if file.name != _name(image):
@@ -83,13 +83,14 @@ class DirectorySlots:
         """Nothing but what runs. Not so while the image itself is selected, as it may be where the
         journal was lost during a trial: then what ran before is still needed."""
         durable.remove(self._previous)
+        running = self._current.resolve()
         for slot in self._slots.iterdir():
-            if slot.name not in (self._incoming.name, _target(self._current)):
+            if slot != self._incoming and not running.is_relative_to(slot.resolve()):
                 durable.remove(slot)
 
     def _install(self, image: Image, file: Path) -> None:
         slot = self._slots / _name(image)
-        if _target(self._current) == slot.name:
+        if _target(self._current) == _slot(image):
             return
         durable.remove(slot)
         filling = durable.temporary_directory(slot)
@@ -132,23 +133,23 @@ class DirectorySlots:
 
     def _switch(self, image: Image) -> None:
         now = _target(self._current)
-        if now == _name(image):
+        if now == _slot(image):
             return
         if now is None:
             durable.remove(self._previous)
         else:
-            durable.replace_link(self._previous, f"slots/{now}")
-        durable.replace_link(self._current, f"slots/{_name(image)}")
+            durable.replace_link(self._previous, now)
+        durable.replace_link(self._current, _slot(image))
 
     def _roll_back(self, image: Image) -> None:
-        if _target(self._current) != _name(image):
+        if _target(self._current) != _slot(image):
             return
         before = _target(self._previous)
         if before is None:
             durable.remove(self._current)
             durable.sync_directory(self._directory)
         else:
-            durable.replace_link(self._current, f"slots/{before}")
+            durable.replace_link(self._current, before)
         durable.remove(self._incoming)
 
 
@@ -156,9 +157,14 @@ def _name(image: Image) -> str:
     return image.target.sha256
 
 
+def _slot(image: Image) -> str:
+    return f"slots/{_name(image)}"
+
+
 def _target(link: Path) -> str | None:
+    """What the link says. What came from the factory may be anywhere, so all of it is kept."""
     try:
-        return link.readlink().name
+        return str(link.readlink())
     except OSError:
         return None
 

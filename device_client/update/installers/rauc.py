@@ -11,24 +11,31 @@ from typing import Final
 import msgspec
 
 from device_client import durable
+from device_client.finishing import to_its_end
 from device_client.update import commands
-from device_client.update.finishing import to_its_end
 from device_client.update.images import Image
 from device_client.update.installers.command import staged_in
 from device_client.update.installers.port import InstallFailed, free_bytes
 
-_BEFORE: Final = "booted-before"
+_NOTE: Final = "installation"
 
 
 class _Status(msgspec.Struct):
     booted: str
 
 
+class _Installation(msgspec.Struct, frozen=True):
+    """The last one; kept until the next, so that what was asked before is answered the same."""
+
+    sha256: str
+    booted_before: str
+
+
 class RaucSlots:
     """The system, as RAUC keeps it."""
 
     def __init__(self, directory: Path, rauc: str = "rauc", timeout_s: float = 1800.0) -> None:
-        """`directory` takes the bundle and a note of which slot was booted before."""
+        """`directory` takes the bundle, and a note of what was installed last."""
         self._directory = directory
         self._rauc = rauc
         self._timeout_s = timeout_s
@@ -43,30 +50,25 @@ class RaucSlots:
 
     async def install(self, image: Image, file: Path) -> None:
         """As `Installer` says; RAUC checks its own signature, too, and selects the slot."""
-        booted = await self._booted()
-        await to_its_end(
-            asyncio.to_thread(durable.replace_file, self._directory / _BEFORE, booted.encode())
-        )
+        noted = _Installation(image.target.sha256, await self._booted())
+        content = msgspec.json.encode(noted)
+        await to_its_end(asyncio.to_thread(durable.replace_file, self._directory / _NOTE, content))
         await self._run("install", str(file))
 
     async def switch(self, image: Image) -> None:
         """As `Installer` says; `rauc install` has done it."""
 
     async def runs(self, image: Image) -> bool:
-        """As `Installer` says: another slot was booted than before the installation."""
-        try:
-            before = await to_its_end(
-                asyncio.to_thread((self._directory / _BEFORE).read_text, "utf-8")
-            )
-        except FileNotFoundError:
+        """As `Installer` says: it was installed last, and another slot is booted than before."""
+        last = await to_its_end(asyncio.to_thread(self._last))
+        if last is None or last.sha256 != image.target.sha256:
             return False
-        return await self._booted() != before
+        return await self._booted() != last.booted_before
 
     async def commit(self, image: Image) -> None:
         """As `Installer` says."""
         await self._run("status", "mark-good", "booted")
-        for name in (_BEFORE, image.target.sha256):
-            await to_its_end(asyncio.to_thread(durable.remove, self._directory / name))
+        await to_its_end(asyncio.to_thread(durable.remove, self._directory / image.target.sha256))
 
     async def roll_back(self, image: Image) -> None:
         """As `Installer` says."""
@@ -75,6 +77,13 @@ class RaucSlots:
             await self._run("status", "mark-active", "other")
         else:
             await self._run("status", "mark-active", "booted")
+
+    def _last(self) -> _Installation | None:
+        try:
+            content = (self._directory / _NOTE).read_bytes()
+            return msgspec.json.decode(content, type=_Installation)
+        except (FileNotFoundError, ValueError):  # not in UTF-8, or not in JSON
+            return None
 
     async def _booted(self) -> str:
         text = await self._run("status", "--output-format=json")

@@ -157,3 +157,16 @@ async def test_a_sink_with_too_much_begins_again() -> None:
     sink = MemorySink(b"x" * (len(IMAGE) + 1))
     await fetched(Service(), sink)
     assert sink.restarts == 1
+
+
+async def test_nobody_has_it_wait_for_a_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    await fetched(Service(IMAGE, rejected("rate_limited", 31_536_000)))
+    assert 3600 <= max(waited) <= 4500, "an hour, and up to a quarter more"

@@ -1,11 +1,15 @@
 """How many bytes in a day, and how fast."""
 
+import asyncio
+import errno
+import threading
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from device_client import durable
 from device_client.fetch import intake
 from device_client.fetch.budget import DailyBudget
 from device_client.fetch.errors import ImageBudgetSpent, ImageTooSlow
@@ -75,6 +79,44 @@ async def test_a_budget_that_grows_is_the_day_s_largest(tmp_path: Path) -> None:
     assert DailyBudget(8, file, calendar).left == 0, "the maker's number is that"
     calendar.day = date(2026, 3, 2)
     assert of_images(1).left == 8
+
+
+class SlowDisk:
+    """Holds the first write back; what a second one does meanwhile would spoil it."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.error: OSError | None = None
+        self._real = durable.replace_file
+
+    def replace_file(self, path: Path, content: bytes) -> None:
+        """As `durable`'s."""
+        self.begun.set()
+        assert self.goes_on.wait(60)
+        if self.error is not None:
+            raise self.error
+        self._real(path, content)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.ENOSPC, "full")])
+async def test_a_fetch_that_is_called_off_while_the_count_is_written_is_called_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """Nothing that the disk says takes the cancellation's place: the image was called back."""
+    disk = SlowDisk()
+    disk.error = error
+    monkeypatch.setattr(durable, "replace_file", disk.replace_file)
+    large = bytes(3 << 20)
+    async with hostile(honest(large)) as server:
+        limits = quick(budget=DailyBudget(1 << 30, tmp_path / "budget"))
+        fetching = asyncio.create_task(
+            fetch(target_of(large, server.url), MemorySink(), None, limits, "")
+        )
+        await asyncio.to_thread(disk.begun.wait, 60)
+        fetching.cancel()
+        disk.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
 
 
 async def test_the_rate_is_kept_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:

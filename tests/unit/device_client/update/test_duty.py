@@ -15,6 +15,7 @@ from device_client.errors import ConnectionLost
 from device_client.online import Online
 from device_client.packets import Publication
 from device_client.update.duty import Lines, UpdateDuty
+from device_client.update.health import Line
 from device_client.update.journal import Stage
 from device_client.update.reports import Reporting
 from device_client.update.sink import FileSink
@@ -37,6 +38,7 @@ class Broker:
         self.watches: list[Watch] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked = 0
+        self.silent_s = 60.0
 
     @asynccontextmanager
     async def watch(self, *filters: str, retained: bool = True) -> AsyncIterator[Watch]:
@@ -86,9 +88,9 @@ async def performing(
         source=lambda on: RetainedSource(on.connection, 0.05), fetch=lambda _: cast(Any, fetch)
     )
     store = MetadataStore(device.home / "metadata", device.made.first_root)
-    event = asyncio.Event()
+    line = Line()
     duty = UpdateDuty(
-        device.updater, store, device.timekeeper, lines, reporting, no_waiting(), event
+        device.updater, store, device.timekeeper, lines, reporting, no_waiting(), line
     )
     beside = asyncio.create_task(attend(device.updater))
     task = asyncio.create_task(duty.perform(online))
@@ -99,7 +101,7 @@ async def performing(
             each.cancel()
             with suppress(asyncio.CancelledError, BaseExceptionGroup):
                 await each
-        assert not event.is_set()
+        assert line.connection is None
 
 
 async def test_what_is_retained_is_followed_once(device: UpdatingDevice) -> None:

@@ -46,6 +46,21 @@ class TestDirectory:
             await slots.roll_back(two)
             assert (tmp_path / "current" / "image").read_bytes() == b"one"
 
+    @pytest.mark.parametrize("link", ["releases/1.0", "{}/releases/1.0", "./slots/1.0/inner"])
+    async def test_what_came_from_the_factory_may_be_anywhere(
+        self, tmp_path: Path, link: str
+    ) -> None:
+        link = link.format(tmp_path)
+        factory = tmp_path / link
+        factory.mkdir(parents=True)
+        (factory / "image").write_bytes(b"factory")
+        (tmp_path / "current").symlink_to(link)
+        slots, two = DirectorySlots(tmp_path), image(b"two")
+        await installed(slots, two, b"two")
+        assert (tmp_path / "current" / "image").read_bytes() == b"two"
+        await slots.roll_back(two)
+        assert (tmp_path / "current" / "image").read_bytes() == b"factory"
+
     async def test_only_what_runs_is_kept_when_room_is_needed(self, tmp_path: Path) -> None:
         slots = DirectorySlots(tmp_path)
         for content in (b"one", b"two", b"three"):
@@ -221,6 +236,16 @@ class TestRauc:
         asked = [line for line in said if not line.startswith("status --")]
         staged_at = tmp_path / "staging" / what.target.sha256
         assert asked == [f"install {staged_at}", "status mark-good booted"]
+        assert await slots.runs(what), "a crash right here, and it's asked once more"
+
+    async def test_another_image_doesn_t_run_because_the_boot_loader_went_back(
+        self, rauc: Path, tmp_path: Path
+    ) -> None:
+        slots, first = RaucSlots(tmp_path / "staging", str(rauc)), image(b"bundle")
+        await installed(slots, first, b"bundle")
+        (tmp_path / "booted").write_text("B")
+        await slots.roll_back(first)
+        assert not await slots.runs(image(b"another")), "though another slot is booted than before"
 
     @pytest.mark.parametrize(
         ("booted", "expected"),

@@ -118,6 +118,20 @@ async def test_revoked_keys(device: Device, role: str) -> None:
     assert await device.refused() is UpdateCode.KEY_REVOKED
 
 
+async def test_a_revoked_key_of_whoever_delegates(device: Device) -> None:
+    """Each model has a role of its own, signed by the targets keys of the time."""
+    thief, _ = device.made.signers["targets"]
+    device.made.delegate("model-meter", ["meter/*/*"])
+    device.made.rotate("targets")
+    device.made.signers["model-meter"] = [thief]
+    device.made.publish()
+    repository = Repository(device.store, FilesSource(device.made.files))
+    trusted = await repository.refresh(NOW)
+    with pytest.raises(UpdateRefused) as caught:
+        await repository.find(trusted, "meter/2.0.0/image")
+    assert caught.value.why is UpdateCode.KEY_REVOKED
+
+
 async def test_revoked_while_offline_several_roots_ago(device: Device) -> None:
     gone = device.made.rotate("targets")
     device.made.rotate("snapshot", "timestamp")

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,10 @@ from hypothesis import strategies as st
 
 from broker.protocol.names import DeviceId
 from device_client.errors import ArgumentInvalid, StateUnusable
+from device_client.finishing import to_its_end
 from device_client.update import canonical, commands, config
 from device_client.update.codes import UpdateCode, UpdateRefused
-from device_client.update.finishing import to_its_end
-from device_client.update.health import Both, CommandCheck, OnlineCheck
+from device_client.update.health import Both, CommandCheck, Line, OnlineCheck
 from device_client.update.images import Running
 from device_client.update.journal import NEXT, Journal, Stage, State, StepInvalid, Work
 from device_client.update.restarting import NoRestart, Reboot, ServiceRestart
@@ -180,13 +181,17 @@ class TestPrograms:
         assert caught.value.why is UpdateCode.HEALTH_TIMED_OUT
 
     async def test_the_fleet_must_be_reached(self) -> None:
-        online = asyncio.Event()
-        check = Both((OnlineCheck(online, 0.05), CommandCheck(("true",), 10)))
+        class Connection:
+            async def ping(self) -> None:
+                """Answered."""
+
+        line = Line()
+        check = Both((OnlineCheck(line, 0.05), CommandCheck(("true",), 10)))
         with pytest.raises(UpdateRefused) as caught:
             await check.pass_or_fail()
         assert caught.value.why is UpdateCode.HEALTH_TIMED_OUT
-        online.set()
-        await check.pass_or_fail()
+        with line.up(cast(Any, Connection())):
+            await check.pass_or_fail()
 
     async def test_what_a_program_started_ends_with_it(self, tmp_path: Path) -> None:
         note = tmp_path / "pid"

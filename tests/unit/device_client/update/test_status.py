@@ -32,7 +32,7 @@ def state(tmp_path: Path) -> Path:
     target = MadeRepository().add("meter/2/image", b"x")
     journal.change(steps.taken_up(journal.state, assignment(target), NOW))
     refusal = UpdateRefused(UpdateCode.METADATA_EXPIRED, "the timestamp is old")
-    journal.change(steps.failed(journal.state, refusal, NOW))
+    journal.change(steps.failed(journal.state, refusal, NOW, tried=1))
     return tmp_path
 
 

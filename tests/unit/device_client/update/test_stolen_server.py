@@ -12,7 +12,7 @@ from broker.protocol import limits
 from broker.protocol.updates import AssignedTarget, ImageFacts, Phase
 from device_client.errors import ArgumentInvalid
 from device_client.update import config, steps
-from device_client.update.codes import UpdateCode
+from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.images import Running
 from device_client.update.installers import directory
 from device_client.update.installers.directory import DirectorySlots
@@ -58,6 +58,18 @@ class TestNumbers:
         recover(device)
         await device.follow(device.made.assign(target, sequence=2))
         assert device.finals()[-1] == (2, Phase.INSTALLED, None)
+
+    async def test_what_is_over_is_not_begun_again_by_new_directors(
+        self, device: UpdatingDevice
+    ) -> None:
+        """The service hasn't heard that it was rolled back, and signs the same anew."""
+        target = published(device)
+        device.health.why = UpdateRefused(UpdateCode.HEALTH_FAILED, "the radio is silent")
+        await device.follow(device.made.assign(target))
+        recover(device)
+        await device.follow(device.made.assign(target))
+        assert device.health.asked == 1
+        assert device.finals() == [(1, Phase.ROLLED_BACK, UpdateCode.HEALTH_FAILED)]
 
     async def test_no_number_is_too_high_for_a_report(self, device: UpdatingDevice) -> None:
         too_high = assignment(published(device), sequence=limits.MAX_COUNTER + 1)

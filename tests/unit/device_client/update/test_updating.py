@@ -1,15 +1,17 @@
 """Updates from the assignment to the final report: what installs, and what is refused and why."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from broker.protocol.updates import AssignedTarget, ImageFacts, Phase
+from device_client.errors import ConnectionLost
 from device_client.update.codes import UpdateCode, UpdateRefused
-from device_client.update.health import OnlineCheck
+from device_client.update.health import Line, OnlineCheck
 from device_client.update.installers.directory import DirectorySlots
 from device_client.update.journal import Stage, looked_at
 from tests.support.update_repository import NOW, MadeRepository, new_signer
@@ -219,13 +221,35 @@ async def test_slow_retrieval(device: UpdatingDevice) -> None:
     assert device.finals() == [(1, Phase.REFUSED, UpdateCode.IMAGE_TOO_SLOW)]
 
 
-async def test_metadata_that_can_not_be_had_is_reported_in_the_end(device: UpdatingDevice) -> None:
+def is_refused_often(device: UpdatingDevice, code: UpdateCode) -> Callable[[], bool]:
+    """Whether far more tries were in vain than are made of what a try may mend."""
+    last_asked = len(device.source.asked)
+
+    def has_tried() -> bool:
+        refusal, asked = device.updater.state.refusal, len(device.source.asked) - last_asked
+        return asked > 20 * device.most_failures and refusal is not None and refusal.code == code
+
+    return has_tried
+
+
+@pytest.mark.parametrize("code", [UpdateCode.METADATA_EXPIRED, UpdateCode.METADATA_MISSING])
+async def test_what_passes_by_itself_is_waited_for(
+    device: UpdatingDevice, code: UpdateCode
+) -> None:
+    """The service was away for longer than its timestamp is good for, or can't be reached."""
     payload = device.made.assign(published(device))
-    device.clock = NOW + timedelta(days=6, hours=23)
-    device.made.timestamp.expires = NOW + timedelta(days=1)
+    if code is UpdateCode.METADATA_EXPIRED:
+        device.clock = NOW + timedelta(days=2)
+        device.made.timestamp.expires = NOW + timedelta(days=1)
+        device.made.publish_timestamp()
+    else:
+        del device.made.files["timestamp.json"]
+    await device.begin(payload, is_refused_often(device, code))
+    assert device.finals() == []
+    device.made.timestamp.expires = NOW + timedelta(days=3)
     device.made.publish_timestamp()
     await device.follow(payload)
-    assert device.finals() == [(1, Phase.REFUSED, UpdateCode.METADATA_EXPIRED)]
+    assert device.finals() == [(1, Phase.INSTALLED, None)]
 
 
 @pytest.mark.parametrize("code", [UpdateCode.HEALTH_FAILED, UpdateCode.HEALTH_TIMED_OUT])
@@ -349,8 +373,9 @@ class TestClocks:
         device.made.timestamp.expires = NOW + timedelta(days=1)
         device.made.snapshot.expires = NOW + timedelta(days=1)
         target = published(device, b"frozen long ago")
-        await device.follow(device.made.assign(target, sequence=2))
-        assert device.finals()[-1] == (2, Phase.REFUSED, UpdateCode.METADATA_EXPIRED)
+        payload = device.made.assign(target, sequence=2)
+        await device.begin(payload, is_refused_often(device, UpdateCode.METADATA_EXPIRED))
+        assert device.fetched == [f"{PATH}@0"], "nothing of it"
 
     async def test_at_1970_fresh_metadata_is_good(self, device: UpdatingDevice) -> None:
         device.clock = NOW.replace(year=1970)
@@ -366,6 +391,19 @@ class TestClocks:
         device.start()
         await device.follow(payload)
         assert device.current() == IMAGE
+
+    async def test_somewhat_in_the_future_it_waits_and_recovers(
+        self, device: UpdatingDevice
+    ) -> None:
+        """The assignment is good still, the timestamp isn't any more."""
+        payload = device.made.assign(published(device), expires=NOW + timedelta(days=14))
+        device.clock = NOW + timedelta(days=8)
+        await device.begin(payload, is_refused_often(device, UpdateCode.METADATA_EXPIRED))
+        assert device.finals() == []
+        device.clock = NOW
+        device.start()
+        await device.follow(payload)
+        assert device.finals() == [(1, Phase.INSTALLED, None)]
 
     async def test_backwards_nothing_is_lost(self, device: UpdatingDevice) -> None:
         payload = device.made.assign(published(device), window="22:00-23:00")
@@ -392,11 +430,44 @@ async def test_an_image_that_can_not_reach_its_fleet_goes_back_by_itself(
     device: UpdatingDevice,
 ) -> None:
     payload = device.made.assign(published(device))
-    device.health = OnlineCheck(asyncio.Event(), 0.05)  # type: ignore[assignment]
+    device.health = OnlineCheck(Line(), 0.05)  # type: ignore[assignment]
     device.start()
     await device.begin(payload, lambda: bool(device.finals()))
     assert device.finals() == [(1, Phase.ROLLED_BACK, UpdateCode.HEALTH_TIMED_OUT)]
     assert device.current() == FACTORY
+
+
+class Broker:
+    """A connection whose other side answers only so often."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+
+    async def ping(self) -> None:
+        """As a connection's."""
+        if not self.answers.pop(0):
+            raise ConnectionLost("nobody answers")
+
+
+async def test_a_connection_from_before_the_switch_proves_nothing(device: UpdatingDevice) -> None:
+    """The new image has cut the device off, and nobody has noticed yet."""
+    payload, line = device.made.assign(published(device)), Line()
+    device.health = OnlineCheck(line, 0.5)  # type: ignore[assignment]
+    device.start()
+    with line.up(cast(Any, Broker(*[False] * 9))):
+        await device.begin(payload, lambda: bool(device.finals()))
+    assert device.finals() == [(1, Phase.ROLLED_BACK, UpdateCode.HEALTH_TIMED_OUT)]
+
+
+async def test_a_connection_that_is_made_anew_proves_it(device: UpdatingDevice) -> None:
+    payload, line = device.made.assign(published(device)), Line()
+    device.health = OnlineCheck(line, 60)  # type: ignore[assignment]
+    device.start()
+    broker = Broker(False, True)
+    with line.up(cast(Any, broker)):
+        await device.begin(payload, lambda: bool(device.finals()))
+    assert device.finals() == [(1, Phase.INSTALLED, None)]
+    assert broker.answers == []
 
 
 async def test_two_components_go_forward_and_back_together(
