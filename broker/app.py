@@ -1,10 +1,12 @@
 """The composition root: the only place that knows every adapter, and joins them to the services."""
 
 import asyncio
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -17,6 +19,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.ocsp import StatusAnswers
 from broker.adapters.ca.server_trust import read_server_trust
 from broker.adapters.clock import SystemClock
+from broker.adapters.doorbell import Doorbell
 from broker.adapters.metrics import PrometheusTelemetry
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.sqlite_file import file_number
@@ -108,7 +111,8 @@ class Muster:
             running = Running(endpoints[Zone.CLAIM], endpoints[Zone.FLEET])
             if self._settings.metrics_port is not None:
                 self._telemetry.serve(self._settings.metrics_port)
-            await self._serve(registry, authority, controls, running, ready, stop)
+            rest = stack.enter_context(_doorbell(self._home.doorbell))
+            await self._serve(registry, authority, controls, running, rest, ready, stop)
 
     async def _prepare_fleet(self, registry: SqlRegistry, authority: FleetAuthorities) -> None:
         """An embedded broker refuses to start with files that don't fit together, as a kill in a
@@ -131,6 +135,7 @@ class Muster:
         authority: FleetAuthorities,
         controls: dict[Zone, BrokerControl],
         running: Running,
+        rest: Callable[[float], None],
         ready: Callable[[Running], None],
         stop: asyncio.Event,
     ) -> None:
@@ -154,7 +159,7 @@ class Muster:
         alarms = ClaimAlarms(registry, self._clock, services.admission, self._telemetry)
         crl_file = WatchedCrlFile(self._home.crl_file(Zone.FLEET))
         # What the registry's contents make due needn't be looked for while nobody changes them.
-        changes = Changes(lambda: (registry.version(), crl_file.look()))
+        changes = Changes(lambda: (registry.version(), crl_file.look()), rest)
         to_retain = changes.wake()
         world = World(self._home, self._settings, registry, self._clock, self._telemetry, changes)
         chores = [
@@ -250,6 +255,19 @@ class Muster:
         async with serving(application(shown), wanted.listen, wanted.port, allowed) as port:
             _log.info("http_ready", listen=wanted.listen, port=port)
             yield
+
+
+@contextmanager
+def _doorbell(path: Path) -> Iterator[Callable[[float], None]]:
+    """How to rest between two looks at the registry."""
+    try:
+        bell = Doorbell(path)
+    except OSError as error:
+        _log.warning("no_doorbell", path=str(path), error=str(error))
+        yield time.sleep
+        return
+    with bell:
+        yield bell.wait
 
 
 async def _clear_sent(outbox: Outbox) -> None:

@@ -55,7 +55,7 @@ class Installation:
     @asynccontextmanager
     async def registry(self) -> AsyncIterator[Registry]:
         """The registry, open for as long as the context."""
-        async with open_registry(self.home, self.settings) as registry:
+        async with open_registry(self.home, self.settings, rings=True) as registry:
             yield registry
 
     def claim_authority(self) -> "HomeClaimAuthority":

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 from broker.entry.housekeeping import Chore
 
 _EVERY_S: Final = 0.1
+_LEAST_S: Final = 0.01
+"""Between two looks, however often somebody rings."""
 _LONGEST_PAUSE_S: Final = 5.0
 """While nobody can say whether anything has changed."""
 
@@ -21,10 +24,14 @@ class Changes:
     Args:
         look: another value after each change; it may block. While it fails all are woken, ever less
             often: each finds out by itself what is wrong, and says so.
+        rest: returns after so many seconds, or sooner if it's worth a look; it may block.
     """
 
-    def __init__(self, look: Callable[[], Hashable]) -> None:
+    def __init__(
+        self, look: Callable[[], Hashable], rest: Callable[[float], object] = time.sleep
+    ) -> None:
         self._look = look
+        self._rest = rest
         self._wakes: list[asyncio.Event] = []
 
     def wake(self) -> asyncio.Event:
@@ -72,12 +79,16 @@ class Changes:
         while not is_over.is_set():
             try:
                 found = self._look()
-                has_changed, pause, seen = found != seen, _EVERY_S, found
             except Exception:
-                has_changed, pause = True, min(2 * pause, _LONGEST_PAUSE_S)
-            if has_changed:
                 tell()
-            is_over.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                is_over.wait(pause)
+                continue
+            if found != seen:
+                tell()
+            pause, seen = _EVERY_S, found
+            is_over.wait(_LEAST_S)
+            self._rest(_EVERY_S - _LEAST_S)
 
     def _wake_all(self) -> None:
         for event in self._wakes:

@@ -301,7 +301,7 @@ class _Operator:
         return rollouts.planned(push, self._targets, self._clock.now())
 
     def _registry(self) -> AbstractAsyncContextManager[Registry]:
-        return open_registry(self._stack.home, self._stack.installation.settings)
+        return open_registry(self._stack.home, self._stack.installation.settings, rings=True)
 
 
 async def _publish_bare(

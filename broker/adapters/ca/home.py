@@ -36,6 +36,11 @@ class MusterHome:
         return self.path / "run"
 
     @property
+    def doorbell(self) -> Path:
+        """Where commands tell the service that they have changed the registry."""
+        return self.run / "doorbell"
+
+    @property
     def ca(self) -> Path:
         return self.path / "ca"
 

@@ -32,10 +32,19 @@ class SqlRegistry:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`, migrated already.
         max_batch: how many works may share one commit.
         max_waiting: how many works may wait to write, and how many to read.
+        on_written: called after each work that was committed.
     """
 
-    def __init__(self, url: str, *, max_batch: int = 256, max_waiting: int = 2000) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_batch: int = 256,
+        max_waiting: int = 2000,
+        on_written: Callable[[], None] = lambda: None,
+    ) -> None:
         self._url = url
+        self._on_written = on_written
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._writer: Writer | None = None
@@ -86,7 +95,9 @@ class SqlRegistry:
     async def write(self, work: Callable[[WriteTransaction], ResultT]) -> ResultT:
         if self._writer is None:
             raise closed()
-        return cast("ResultT", await self._writer.submit(work))
+        result = cast("ResultT", await self._writer.submit(work))
+        self._on_written()
+        return result
 
     async def read(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
         if self._readers is None:

@@ -1,6 +1,7 @@
 """Chores: due every so often, and at once when somebody has made work for them."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -152,4 +153,23 @@ async def test_who_can_t_see_wakes_everybody_so_that_each_finds_out() -> None:
     await woken(changes, wake)
     await woken(changes, wake)
     looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_who_rings_is_heard_before_it_is_time() -> None:
+    state, bell = 1, threading.Event()
+
+    def rest(_: float) -> None:
+        assert bell.wait(60), "nobody rang"
+        bell.clear()
+
+    changes = Changes(lambda: state, rest)
+    wake = changes.wake()
+    looking = asyncio.create_task(changes.keep_looking())
+    await woken(changes, wake)
+    state = 2
+    bell.set()
+    await woken(changes, wake)
+    looking.cancel()
+    bell.set()
     await asyncio.gather(looking, return_exceptions=True)
