@@ -7,6 +7,7 @@ from typing import Any, Final
 
 _TYPES: Final[Mapping[str, type]] = {
     "object": dict,
+    "array": list,
     "string": str,
     "integer": int,
     "null": type(None),
@@ -14,6 +15,7 @@ _TYPES: Final[Mapping[str, type]] = {
 _KNOWN: Final = {
     *("$ref", "anyOf", "type", "title", "description", "default", "examples", "format"),
     *("properties", "required", "propertyNames", "additionalProperties", "maxProperties"),
+    *("items", "minItems", "maxItems"),
     *("pattern", "minLength", "maxLength", "minimum", "maximum", "enum"),
 }
 
@@ -37,7 +39,17 @@ def fits(value: Any, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> b
         return _fits_text(value, schema)
     if isinstance(value, int):
         return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
+    if isinstance(value, list):
+        return _fits_list(value, schema, schemas)
     return not isinstance(value, dict) or _fits_object(value, schema, schemas)
+
+
+def _fits_list(value: list[Any], schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> bool:
+    length = len(value)
+    return bool(
+        schema.get("minItems", 0) <= length <= schema.get("maxItems", length)
+        and all(fits(part, schema["items"], schemas) for part in value)
+    )
 
 
 def _fits_text(value: str, schema: Mapping[str, Any]) -> bool:
