@@ -7,7 +7,7 @@ signature in it is the boot loader's to check; here it's TUF that vouches for th
 import asyncio
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,8 +22,11 @@ _TLV: Final = struct.Struct("<HH")
 _MAGIC: Final = 0x96F3B83D
 _PLAIN_TLVS: Final = 0x6907
 _PROTECTED_TLVS: Final = 0x6908
-_SHA256: Final = 0x10
+_HASHES: Final = {0x10: hashlib.sha256, 0x11: hashlib.sha384, 0x12: hashlib.sha512}
+_SIGNED_WITHOUT_HASH: Final = 0x25
 _SECURITY_COUNTER: Final = 0x50
+_ENCRYPTED: Final = 0x04 | 0x08
+"""By AES-128, by AES-256."""
 _MAX_IMAGE: Final = 1 << 28
 
 
@@ -68,20 +71,28 @@ def read_image(file: Path) -> McubootImage:
 
 
 def _parsed(data: bytes) -> McubootImage:
-    magic, _, header_size, protected_size, code_size, _, *version, _ = _HEADER.unpack_from(data)
+    magic, _, header_size, protected_size, code_size, flags, *version, _ = _HEADER.unpack_from(data)
     if magic != _MAGIC or header_size < _HEADER.size:
         raise InstallFailed("This isn't an MCUboot image.")
     end = header_size + code_size
     protected = dict(_tlvs(data, end, _PROTECTED_TLVS)) if protected_size else {}
     plain = dict(_tlvs(data, end + protected_size, _PLAIN_TLVS))
-    if plain.get(_SHA256) != hashlib.sha256(data[: end + protected_size]).digest():
-        raise InstallFailed("The MCUboot image isn't what its own hash says.")
+    if not flags & _ENCRYPTED:
+        _check_hash(data[: end + protected_size], plain)
     counter = protected.get(_SECURITY_COUNTER)
     major, minor, revision, build = version
     return McubootImage(
         version=(major, minor, revision, build),
         security_counter=int.from_bytes(counter, "little") if counter else None,
     )
+
+
+def _check_hash(covered: bytes, plain: Mapping[int, bytes]) -> None:
+    """Of an encrypted image only the boot loader can: the hash is over what it decrypts."""
+    if plain.get(_SIGNED_WITHOUT_HASH) == b"\x01":
+        return
+    if not any(plain.get(kind) == made(covered).digest() for kind, made in _HASHES.items()):
+        raise InstallFailed("The MCUboot image isn't what its own hash says.")
 
 
 def _tlvs(data: bytes, start: int, magic: int) -> Iterator[tuple[int, bytes]]:

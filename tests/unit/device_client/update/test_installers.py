@@ -271,23 +271,57 @@ class TestRauc:
             await installed(slots, image(b"bundle"), b"bundle")
 
 
+def imgtool(*words: str) -> None:
+    argv = [str(Path(sys.executable).with_name("imgtool")), *words]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def imgtool_key(folder: Path, kind: str) -> Path:
+    imgtool("keygen", "--type", kind, "--key", str(folder / f"{kind}.pem"))
+    return folder / f"{kind}.pem"
+
+
+def imgtool_image(folder: Path, *options: str) -> Path:
+    plain, made = folder / "plain.bin", folder / "image.bin"
+    plain.write_bytes(bytes(range(256)) * 16)
+    words = ["--version", "2.0.0+7", "--header-size", "0x200", "--pad-header"]
+    words += ["--slot-size", "0x8000", "--align", "4", "--security-counter", "2"]
+    imgtool("sign", *words, *options, str(plain), str(made))
+    return made
+
+
 class TestMcuboot:
     """Images by `imgtool`, MCUboot's own program."""
 
     @pytest.fixture
     def content(self, tmp_path: Path) -> bytes:
-        plain, made = tmp_path / "plain.bin", tmp_path / "image.bin"
-        plain.write_bytes(bytes(range(256)) * 16)
-        argv = [str(Path(sys.executable).with_name("imgtool")), "sign"]
-        argv += ["--version", "2.0.0+7", "--header-size", "0x200", "--pad-header"]
-        argv += ["--slot-size", "0x8000", "--align", "4", "--security-counter", "2"]
-        subprocess.run([*argv, str(plain), str(made)], check=True, capture_output=True)
-        return made.read_bytes()
+        return imgtool_image(tmp_path).read_bytes()
 
     async def test_read_as_imgtool_wrote_it(self, tmp_path: Path, content: bytes) -> None:
         file = tmp_path / "image.bin"
         found = read_image(file)
         assert found.version == (2, 0, 0, 7)
+        assert found.security_counter == 2
+
+    @pytest.mark.parametrize(
+        ("key", "options"),
+        [
+            (None, ("--encrypt", "ecdsa-p256")),
+            (None, ("--encrypt", "x25519", "--encrypt-keylen", "256")),
+            ("ecdsa-p384", ()),
+            ("ed25519", ("--sha", "512")),
+            ("ed25519", ("--pure",)),
+        ],
+    )
+    async def test_what_only_the_boot_loader_can_judge_is_left_to_it(
+        self, tmp_path: Path, key: str | None, options: tuple[str, ...]
+    ) -> None:
+        words = list(options)
+        if "--encrypt" in words:
+            words[1] = str(imgtool_key(tmp_path, words[1]))
+        if key is not None:
+            words += ["--key", str(imgtool_key(tmp_path, key))]
+        found = read_image(imgtool_image(tmp_path, *words))
         assert found.security_counter == 2
 
     async def test_installs(self, tmp_path: Path, content: bytes) -> None:
