@@ -133,6 +133,8 @@ class Membership:
             try:
                 return await self._enroll()
             except RequestRejected as error:
+                if error.rejected.known_code is Code.KEY_IN_USE and not self._made_fresh_key:
+                    raise  # an operator who reclaimed it expects another key
                 raise refused from error
 
     async def _confirm(self, line: Line, identity: Identity) -> Identity:

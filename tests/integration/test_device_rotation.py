@@ -241,6 +241,18 @@ async def test_one_who_may_not_recover_may_still_claim(fleet: FakeFleet, tmp_pat
     assert len(fleet.service.enrolls) == 2
 
 
+async def test_one_who_was_reclaimed_after_its_end_claims_with_a_new_key(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    old = await expired_member(fleet, tmp_path / "state")
+    fleet.service.recover_script.extend([Refused(Code.RECOVERY_REFUSED)] * 2)
+    fleet.service.enroll_script.append(Refused(Code.KEY_IN_USE))
+    async with running(tmp_path / "state", fleet) as one:
+        await one.proves(lambda new: new.origin is Origin.CLAIM and new != old)
+        assert one.identity().key_sha256 != old.key_sha256
+    assert len({key_of(request.csr) for request in fleet.service.enrolls}) == 2
+
+
 async def test_status_says_what_is_due(fleet: FakeFleet, tmp_path: Path) -> None:
     async with running(tmp_path / "state", fleet) as one:
         await one.is_online()
