@@ -97,7 +97,7 @@ def _add_late(
 
 
 def part_of(rollout: Rollout, device_id: DeviceId, wave: int, now: datetime) -> Part:
-    """A device's place at the end of nothing: where its draw puts it."""
+    """A device that is queued in a wave; its place in it is drawn from the two names."""
     draw = hashlib.sha256(f"{rollout.name}\n{device_id}".encode()).digest()
     return Part(
         rollout=rollout.name,
