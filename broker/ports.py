@@ -272,8 +272,12 @@ class RegistryConflict(RegistryError):
 class Registry(Protocol):
     """The truth about the fleet: durable, with one writer.
 
-    `work` is a plain function that runs in the registry's own thread. It may be run more than once
-    (when the batch that it was in had to be undone), so it must change nothing but the transaction.
+    `work` is a plain function that runs in the registry's own thread. It may be run more than once:
+    when the batch that it was in had to be undone, and when the connection broke at a commit, which
+    may have been done all the same. So it changes nothing but the transaction; and run again after
+    its own commit, it finds its traces (an id or a moment that was taken before, outside of it),
+    returns what it returned, and changes nothing. A number may be left out by that, and a line that
+    only says that something was done (a CRL, a start) may stand twice in the audit log.
     """
 
     async def write(self, work: Callable[[WriteTransaction], ResultT]) -> ResultT:

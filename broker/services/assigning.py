@@ -19,7 +19,7 @@ from broker.core.rollout import (
 )
 from broker.core.rollout_offer import SUPERSEDED, Skip, Tell, offer
 from broker.core.rollout_pace import Bucket, refilled
-from broker.core.rollout_steps import broken_by
+from broker.core.rollout_steps import LATE, broken_by, room
 from broker.core.update_records import DeviceUpdate, Part
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
@@ -175,6 +175,8 @@ class Assigner:
         now = self._clock.now()
 
         def work(tx: WriteTransaction) -> int:
+            if before := _told_before(tx, chunk.prepared):
+                return before
             _skip(tx, name, chunk.skipped, now)
             tx.save_prepared(name, chunk.prepared)
             return _give(tx, name, wave, chunk.usable, len(chunk.prepared), now)
@@ -211,6 +213,18 @@ def _known(view: ReadTransaction, device_id: DeviceId) -> DeviceUpdate:
     return view.device_update(device_id) or DeviceUpdate(device_id)
 
 
+def _told_before(view: ReadTransaction, prepared: Sequence[Prepared]) -> int:
+    """How many of them have been told just this; only looked at when the first one has."""
+    told = 0
+    for each in prepared:
+        new = each.given
+        held = view.given_assignment(new.device_id, new.sequence)
+        if held is None or held.nonce != new.nonce:
+            break
+        told += 1
+    return told
+
+
 def _give(
     tx: WriteTransaction, name: str, wave: int, usable: Usable, most: int, now: datetime
 ) -> int:
@@ -218,11 +232,14 @@ def _give(
     # Looked at again where nothing can come between: a report may have broken the stop rule.
     if rollout is None or rollout.state is not RolloutState.RUNNING:
         return 0
-    if broken_by(rollout, tx.tally(name)):
+    tally = tx.tally(name)
+    if broken_by(rollout, tally):
         return 0
+    # Run again after its own commit, it mustn't tell more than the wave and the pace allow.
+    left, bucket = room(rollout, tally), refilled(rollout.pace, rollout.bucket, now)
+    most = int(min(most, left.late if wave == LATE else left.in_waves, bucket.tokens))
     told = tx.give_prepared(rollout, wave, usable, most, now) if most else 0
     if rollout.pace.per_minute is not None:
-        bucket = refilled(rollout.pace, rollout.bucket, now)
         tx.save_rollout(replace(rollout, bucket=Bucket(bucket.tokens - told, now)))
     return told
 

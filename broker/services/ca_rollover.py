@@ -27,7 +27,7 @@ from broker.core.lifecycle import (
     next_certificate_state,
 )
 from broker.core.records import Certificate, Event, EventKind, LockOut, RevocationReason
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports import Clock, EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.ca_movement import begin_moving
 from broker.services.campaigns import steer
@@ -170,7 +170,9 @@ class CaRollovers:
             campaign = _campaign(tx, rollover)
             if campaign is not None and campaign.state is CampaignState.PAUSED:
                 steer(tx, campaign, CampaignInput.RESUME, now)
-            elif campaign is None or campaign.waiting == 0:
+            elif campaign is None or (
+                campaign.waiting == 0 and not _goes_on_since(tx, campaign, now)
+            ):
                 _stop(tx, rollover, now)
                 tx.save_ca_rollover(begin_moving(tx, rollover, now))
 
@@ -212,6 +214,12 @@ def _moving(tx: ReadTransaction) -> Rollover:
 
 def _campaign(tx: ReadTransaction, rollover: Rollover) -> Campaign | None:
     return None if rollover.campaign is None else tx.campaign(CampaignId(rollover.campaign))
+
+
+def _goes_on_since(tx: ReadTransaction, campaign: Campaign, now: datetime) -> bool:
+    """Whether this very act has had it begin, or go on: the work may be run twice."""
+    resumed = tx.events(EventFilter(kind=EventKind.ROTATION_RESUMED, limit=1))
+    return now in (campaign.created_at, *(each.at for each in resumed))
 
 
 def _advance(rollover: Rollover, step: Step) -> Rollover:

@@ -194,6 +194,9 @@ def _refuse_used(view: ReadTransaction, name: ClaimName) -> None:
 
 
 def _register(view: WriteTransaction, claim: ClaimCertificate, now: datetime) -> None:
+    known = view.claim_certificate(claim.name)
+    if known is not None and known.serial == claim.serial:
+        return  # by this very work, whose commit was done although nobody heard of it
     _refuse_used(view, claim.name)
     view.save_claim_certificate(claim)
     detail = f"{claim.max_claims} claims until {claim.not_after:%Y-%m-%d}; serial {claim.serial}"

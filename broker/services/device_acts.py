@@ -14,7 +14,14 @@ from itertools import islice
 from broker.core.device_acts import EVENTS, REVOKED_FOR, Change, decide_act
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState, TransitionError
 from broker.core.records import Certificate, Device, Event, LockOut
-from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports import (
+    Clock,
+    DeviceFilter,
+    EventFilter,
+    ReadTransaction,
+    Registry,
+    WriteTransaction,
+)
 from broker.protocol.names import DeviceId, GroupName
 from broker.services.enrollments import unknown_group
 from broker.services.problems import Problem, ProblemCode
@@ -24,6 +31,8 @@ _AT_ONCE = 200
 """Acts that are given to the registry together; it commits them together, too."""
 _PAGE = 1000
 MAX_REASON = 200
+_WAS = "was_"
+"""Before a device's state, in the code of an act's event."""
 
 
 class Effect(StrEnum):
@@ -125,7 +134,8 @@ async def carry_out(
 async def _carry_out(
     registry: Registry, clock: Clock, device_id: DeviceId, new_id: str, wanted: Wanted
 ) -> Acted:
-    return await registry.write(lambda tx: act_on(tx, device_id, new_id, wanted, clock.now()))
+    now = clock.now()
+    return await registry.write(lambda tx: act_on(tx, device_id, new_id, wanted, now))
 
 
 def act_on(
@@ -134,7 +144,7 @@ def act_on(
     """The act on one device, inside a transaction."""
     acted, change, device = _decide(tx, device_id, wanted, now)
     if change is None:
-        return acted
+        return _done_by_this(tx, acted, new_id, wanted, now) or acted
     tx.save_device(change.device)
     if change.counted:
         tx.count_device(device.group, change.counted)
@@ -153,6 +163,21 @@ def act_on(
         tx, new_id, device_id, wanted.act, (*change.revoked, *change.held), now, wanted.reason
     )
     return replace(acted, lock_out=lock_out)
+
+
+def _done_by_this(
+    view: ReadTransaction, acted: Acted, new_id: str, wanted: Wanted, now: datetime
+) -> Acted | None:
+    """What this very act has done; none when it hasn't: the work may be run twice."""
+    if acted.lock_out is not None and acted.lock_out.id != new_id:
+        return None
+    about = EventFilter(device_id=acted.device_id, kind=EVENTS[wanted.act], limit=1)
+    for event in view.events(about):
+        if event.at == now and event.code is not None:
+            before = DeviceState(event.code.removeprefix(_WAS))
+            count = len(acted.lock_out.serials) if acted.lock_out else 0
+            return replace(acted, effect=Effect.DONE, before=before, certificates=count)
+    return None
 
 
 def ask_lock_out(
@@ -236,6 +261,6 @@ def _event(device: Device, wanted: Wanted, certificates: int, now: datetime) -> 
         device_id=device.id,
         serial_number=device.serial,
         group=device.group,
-        code=f"was_{device.state}",
+        code=f"{_WAS}{device.state}",
         detail=f"{concerned}: {wanted.reason}" if wanted.reason else concerned,
     )

@@ -48,6 +48,8 @@ async def apply(
         RegistryConflict: a group that isn't in `wanted` lists one of the claim certificates.
     """
 
+    now, planned = clock.now(), await plan(registry, wanted)
+
     def work(view: WriteTransaction) -> list[GroupChange]:
         changes = _changes(view, wanted)
         changed = [change for change in changes if change.fields]
@@ -56,13 +58,14 @@ async def apply(
             view.save_group(change.group)
             view.add_event(
                 Event(
-                    clock.now(),
+                    now,
                     EventKind.GROUP_APPLIED,
                     group=change.group.name,
                     detail=describe(change),
                 )
             )
-        return changes
+        # Run again after its own commit, it has nothing left to change.
+        return changes if changed else planned
 
     return await registry.write(work)
 

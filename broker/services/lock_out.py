@@ -175,6 +175,8 @@ def _keep(
         done = replace(fresh, crl_at=crl_at, disconnected_at=gone_at)
         if fresh.act is DeviceInput.RESUME:
             done = replace(done, ended_at=crl_at)
+        if done == fresh:
+            continue
         tx.save_lock_out(done)
         if done.act is not DeviceInput.CONFIRM:  # only what was superseded is out, not the device
             tx.add_event(_event(done))

@@ -39,8 +39,9 @@ async def approve_recovery(
         Problem: DEVICE_UNKNOWN, or VALUE_INVALID when a device isn't a member.
     """
 
+    now = clock.now()
+
     def work(tx: WriteTransaction) -> list[Approval]:
-        now = clock.now()
         return [_approve(tx, each, now, now + lasting) for each in dict.fromkeys(ids)]
 
     return await registry.write(work)
@@ -54,6 +55,8 @@ def _approve(tx: WriteTransaction, device_id: DeviceId, now: datetime, until: da
     if device.state not in MEMBERS or not proven:
         raise _not_a_member(device)
     certificate = replace(proven[-1], recovery_approved_until=until)
+    if certificate == proven[-1]:
+        return Approval(device_id, certificate, until)
     tx.save_certificate(certificate)
     tx.add_event(
         Event(

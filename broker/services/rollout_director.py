@@ -148,7 +148,7 @@ class Director:
         if happens is RolloutInput.FINISH:
             await self._registry.write(lambda tx: tx.drop_prepared(name, PAGE))
         if happens is not None:
-            await self._registry.write(lambda tx: change(tx, name, happens, step.reason, now))
+            await self._registry.write(lambda tx: _happen(tx, step, happens, now))
         return 0 if happens is RolloutInput.RELEASE else None
 
     async def _prepare(self, step: _Next) -> None:
@@ -248,6 +248,13 @@ def _count_silent(view: ReadTransaction, rollout: Rollout, since: datetime) -> i
     return view.count_silent(
         rollout.name, [Progress.ASSIGNED, Progress.DOWNLOADING, *switches], since
     )
+
+
+def _happen(tx: WriteTransaction, step: _Next, happens: RolloutInput, now: datetime) -> None:
+    """Unless it has happened, or the operator has steered it elsewhere meanwhile."""
+    rollout = tx.rollout(step.rollout.name)
+    if rollout is not None and rollout.state is step.rollout.state:
+        change(tx, rollout.name, happens, step.reason, now)
 
 
 def change(

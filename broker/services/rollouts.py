@@ -143,19 +143,24 @@ async def start(registry: Registry, clock: Clock, rollout: Rollout) -> Rollout:
         Problem: a device or the group isn't known, or the name is used.
     """
 
+    now = clock.now()
+
     def work(tx: WriteTransaction) -> Rollout:
+        begun = tx.rollout(rollout.name)
+        if begun is not None and begun.started_at == now:
+            return begun  # by this very work, whose commit was done although nobody heard of it
         _refuse(tx, rollout)
         started = replace(
             rollout,
             number=tx.newest_rollout_number() + 1,
-            started_at=clock.now(),
+            started_at=now,
             joined_to=tx.last_event_id(),
         )
         tx.save_rollout(started)
         images = ", ".join(image.path for image in rollout.images)
         tx.add_event(
             Event(
-                clock.now(),
+                now,
                 EventKind.ROLLOUT_STARTED,
                 group=rollout.selection.group,
                 detail=f"rollout {rollout.name}: {images}",
@@ -196,17 +201,17 @@ async def retry(registry: Registry, clock: Clock, name: str, devices: Sequence[s
         Problem: ROLLOUT_UNKNOWN, DEVICE_UNKNOWN, or ROLLOUT_STATE.
     """
     _refuse_state(await registry.read(lambda view: known(view, name)), RolloutInput.RETRY)
-    requeued = 0
+    now, requeued = clock.now(), 0
     if devices:
-        requeued = await registry.write(lambda tx: _requeue_named(tx, name, devices, clock.now()))
+        again = await registry.read(lambda view: _named_again(view, name, devices))
+        requeued = await registry.write(partial(_requeue, parts=again, now=now))
     else:
         after: DeviceId | None = DeviceId("")
         while after is not None:
-            work = partial(_requeue_page, name=name, after=after, now=clock.now())
-            some, after = await registry.write(work)
-            requeued += some
+            again, after = await registry.read(partial(_page_again, name=name, after=after))
+            requeued += await registry.write(partial(_requeue, parts=again, now=now))
     reason = f"{requeued} devices again"
-    await registry.write(lambda tx: change(tx, name, RolloutInput.RETRY, reason, clock.now()))
+    await registry.write(lambda tx: _go_on(tx, name, reason, now))
     return requeued
 
 
@@ -323,13 +328,6 @@ def _preview_page(
     return counts, last
 
 
-def _requeue_named(tx: WriteTransaction, name: str, devices: Sequence[str], now: datetime) -> int:
-    again = _named_again(tx, name, devices)
-    for part in again:
-        tx.save_part(_again(part, now))
-    return len(again)
-
-
 def _named_again(view: ReadTransaction, name: str, devices: Sequence[str]) -> list[Part]:
     again = []
     for each in dict.fromkeys(devices):
@@ -345,14 +343,22 @@ def _named_again(view: ReadTransaction, name: str, devices: Sequence[str]) -> li
     return again
 
 
-def _requeue_page(
-    tx: WriteTransaction, name: str, after: DeviceId, now: datetime
-) -> tuple[int, DeviceId | None]:
-    """How many, and up to whom; none when there are no more."""
-    again, last = _page_again(tx, name, after)
-    for part in again:
-        tx.save_part(_again(part, now))
-    return len(again), last
+def _requeue(tx: WriteTransaction, parts: Sequence[Part], now: datetime) -> int:
+    """How many of them stand in the queue by this act; who has moved on since doesn't."""
+    requeued = 0
+    for each in parts:
+        part = tx.part(each.rollout, each.device_id)
+        if part == each:
+            part = _again(each, now)
+            tx.save_part(part)
+        requeued += part is not None and (part.code, part.changed_at) == (AGAIN, now)
+    return requeued
+
+
+def _go_on(tx: WriteTransaction, name: str, reason: str, now: datetime) -> None:
+    rollout = known(tx, name)
+    if (rollout.state_at, rollout.reason) != (now, reason):
+        change(tx, name, RolloutInput.RETRY, reason, now)
 
 
 def _page_again(

@@ -1,6 +1,7 @@
 """Making claim certificates and taking them back; the CRL in place is never the older one."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from broker.services.crl import ClaimCrl
 from broker.services.problems import Problem, ProblemCode
 from tests.support.operating import NOW, SetClock, add_claims, fresh_registry
 
+SERIALS = itertools.count(1)
 WANTED = Wanted("batch-7", 500, timedelta(days=30))
 
 
@@ -43,7 +45,8 @@ class PaperAuthority:
             claim=Endpoint(host="localhost", port=8884),
             trust_bundle=TrustBundle(version=1, anchors="anchors"),
         )
-        return NewClaim(bundle, CertificateSerial("abc"), now, not_after)
+        serial = CertificateSerial(f"{next(SERIALS):x}")
+        return NewClaim(bundle, serial, now, not_after)
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
         if self.fault:

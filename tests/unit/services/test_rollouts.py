@@ -405,6 +405,7 @@ async def test_what_can_t_be_started_says_why(updates: UpdateDesk) -> None:
         await updates.push(selection=Selection(devices=(DeviceId("nobody"),)))
     assert refused.value.code is ProblemCode.DEVICE_UNKNOWN
     await updates.push()
+    updates.desk.clock.at += timedelta(seconds=1)
     with pytest.raises(Problem) as refused:
         await updates.push()
     assert refused.value.code is ProblemCode.ROLLOUT_EXISTS
