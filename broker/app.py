@@ -246,9 +246,7 @@ class Muster:
             crl_files={zone: self._home.crl_file(zone) for zone in Zone},
             status=StatusService(registry, StatusAnswers(lambda: authority.signers), self._clock),
             repository=self._updates,
-            connected=lambda: {
-                zone: link.session is not None for zone, link in links.by_zone.items()
-            },
+            connected=lambda: {zone: link.is_connected for zone, link in links.by_zone.items()},
             clock=self._clock,
         )
         allowed = Allowed(wanted.connections_per_address, wanted.requests_per_second)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.ports import PublishError, RegistryError
@@ -157,6 +158,35 @@ async def test_it_comes_back_for_ever(server: ScriptedBroker, certificates: Cert
             connection.drop()
         await server.next()
         await eventually(lambda: desk.connected == 4)
+
+
+async def test_it_is_connected_while_it_hears_requests_and_not_before(
+    server: ScriptedBroker, certificates: Certificates
+) -> None:
+    async with linked(server, certificates, Desk()) as link:
+        unanswered = await server.next(granted=None)
+        await eventually(lambda: link.session is not None)
+        assert not link.is_connected
+        unanswered.drop()
+        heard = await server.next()
+        await eventually(lambda: link.is_connected)
+        heard.drop()
+        await eventually(lambda: not link.is_connected)
+
+
+async def test_a_subscription_that_is_refused_ends_the_connection_and_is_tried_again(
+    server: ScriptedBroker, certificates: Certificates
+) -> None:
+    with capture_logs() as logs:
+        async with linked(server, certificates, Desk()) as link:
+            refused = await server.next(granted=0x80)
+            assert (await refused.packet())[0] is Kind.DISCONNECT
+            assert not link.is_connected
+            (told,) = [each for each in logs if each["event"] == "subscription_refused"]
+            assert CLAIM_REQUESTS in told["error"]
+            assert "muster-service-claim" in told["remedy"]
+            await server.next()
+            await eventually(lambda: link.is_connected)
 
 
 async def test_a_registry_that_is_away_does_not_end_it(

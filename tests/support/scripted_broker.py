@@ -33,13 +33,19 @@ class Served:
         self._writer = writer
         self._splitter = FrameSplitter()
 
-    async def accept(self) -> None:
-        """Answers CONNECT and one SUBSCRIBE."""
+    async def accept(self, granted: int | None = 1) -> None:
+        """Answers CONNECT and one SUBSCRIBE.
+
+        Args:
+            granted: the return code of the subscription, 0x80 refuses it; with none it isn't
+                answered.
+        """
         assert (await self.packet())[0] is Kind.CONNECT
         self._writer.write(b"\x20\x02\x00\x00")
         kind, body = await self.packet()
         assert kind is Kind.SUBSCRIBE
-        self._writer.write(b"\x90\x03" + body[:2] + b"\x01")
+        if granted is not None:
+            self._writer.write(b"\x90\x03" + body[:2] + bytes([granted]))
 
     def publish(self, topic: str, payload: bytes, packet_id: int) -> None:
         """Sends a short message with QoS 1."""
@@ -82,11 +88,11 @@ class ScriptedBroker:
         self.port = port
         self._arrived = arrived
 
-    async def next(self) -> Served:
-        """Waits for a connection and lets it in."""
+    async def next(self, granted: int | None = 1) -> Served:
+        """Waits for a connection and lets it in, as `Served.accept` does."""
         async with asyncio.timeout(_WITHIN_S):
             served = await self._arrived.get()
-        await served.accept()
+        await served.accept(granted)
         return served
 
 

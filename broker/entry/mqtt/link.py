@@ -18,6 +18,7 @@ from pathlib import Path
 import aiomqtt
 import structlog
 from paho.mqtt.client import MQTTMessage
+from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.entry.mqtt.inbox import Arrived, Inbox
 from broker.entry.mqtt.publishing import Messages, Publishing
@@ -70,6 +71,16 @@ class LinkSettings:
     """How many requests may be in hand at once."""
 
 
+class SubscriptionRefusedError(Exception):
+    """The broker lets the service in, and won't let it hear."""
+
+    code = "subscription_refused"
+
+    def __init__(self, zone: Zone, topic: str, name: str) -> None:
+        super().__init__(f"the {zone} broker refuses the subscription to {topic}")
+        self.remedy = f"let {name} subscribe to it in the broker's access control list"
+
+
 class BrokerLink:
     """One zone's connection; `run` keeps it up."""
 
@@ -86,11 +97,17 @@ class BrokerLink:
         self._client: aiomqtt.Client | None = None
         self._publishing: Publishing | None = None
         self._inbox = Inbox(settings.concurrent, self._handle_and_acknowledge)
-        self._connected_at = 0.0
+        self._connected_at: float | None = None
         self._session = 0
         self._mark = 0
         self._mark_known = asyncio.Event()
         self.connected = asyncio.Event()
+        """Set while requests are heard: the broker has granted what was subscribed to."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests are heard now."""
+        return self.connected.is_set()
 
     @property
     def session(self) -> int | None:
@@ -138,18 +155,21 @@ class BrokerLink:
                 try:
                     await self._serve(handlers)
                 except (aiomqtt.MqttError, OSError) as error:
-                    _log.warning("broker_unreachable", zone=self._settings.zone, error=str(error))
+                    told = str(error) or repr(error)
+                    _log.warning("broker_unreachable", zone=self._settings.zone, error=told)
+                except SubscriptionRefusedError as error:
+                    _log.error(error.code, error=str(error), remedy=error.remedy)
                 pause = _FIRST_PAUSE_S if self._lasted() else min(pause * 2, _LONGEST_PAUSE_S)
-                self.connected.clear()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     def _lasted(self) -> bool:
         """Whether the connection that has ended was a real one. One that ends at once, again and
         again, is most likely taken over by another service of the same name."""
-        now = asyncio.get_running_loop().time()
-        return self.connected.is_set() and now - self._connected_at > _SHORTEST_LIFE_S
+        since, now = self._connected_at, asyncio.get_running_loop().time()
+        return since is not None and now - since > _SHORTEST_LIFE_S
 
     async def _serve(self, handlers: asyncio.TaskGroup) -> None:
+        self._connected_at = None
         tls = await asyncio.to_thread(self._settings.tls.context)
         async with self._connect(tls) as client:
             paho = client._client
@@ -160,9 +180,9 @@ class BrokerLink:
             self._session += 1
             self._mark, self._mark_known = 0, asyncio.Event()
             try:
-                await client.subscribe(self._settings.subscription, qos=1)
+                await self._subscribe(client, self._settings.subscription)
                 if self._settings.zone is Zone.FLEET:
-                    await client.subscribe(RETAINED_MARK, qos=1)
+                    await self._subscribe(client, RETAINED_MARK)
                 self._connected_at = asyncio.get_running_loop().time()
                 self.connected.set()
                 _log.info("broker_connected", zone=self._settings.zone)
@@ -170,9 +190,16 @@ class BrokerLink:
                 async for _ in client.messages:  # there are none here; it ends with the connection
                     pass
             finally:
+                self.connected.clear()
                 self._client = self._publishing = paho.on_message = None
                 publishing.end()
                 self._inbox.forget()
+
+    async def _subscribe(self, client: aiomqtt.Client, topic: str) -> None:
+        # A refusal is in the codes (OASIS MQTT 3.1.1, section 3.9.3); aiomqtt doesn't raise it.
+        for granted in await client.subscribe(topic, qos=1):
+            if isinstance(granted, ReasonCode) and granted.is_failure:
+                raise SubscriptionRefusedError(self._settings.zone, topic, self._settings.name)
 
     def _take(self, message: MQTTMessage, handlers: asyncio.TaskGroup) -> None:
         if message.topic == RETAINED_MARK:
