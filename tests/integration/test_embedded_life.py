@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -103,6 +105,31 @@ async def test_it_can_be_started_again(pki: Pki) -> None:
         async with raw(pki, broker, pki.device(Zone.CLAIM, "batch")) as client:
             assert await client.connect("dev") == 0
         await broker.stop()
+
+
+async def test_a_newcomer_that_goes_wrong_isn_t_the_last(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, wrong = asyncio.get_running_loop(), socket.socketpair()
+    accept = loop.sock_accept
+    # Not of TCP, so it lacks an option that is set; and what nobody foresees.
+    newcomers: list[Any] = [KeyError("peer"), (wrong[0], None)]
+
+    async def accept_wrong(listening: socket.socket) -> Any:
+        newcomer = newcomers.pop() if newcomers else await accept(listening)
+        if isinstance(newcomer, Exception):
+            raise newcomer
+        return newcomer
+
+    monkeypatch.setattr(loop, "sock_accept", accept_wrong)
+    async with (
+        running(pki, Zone.CLAIM) as broker,
+        raw(pki, broker, pki.device(Zone.CLAIM, "batch")) as client,
+    ):
+        assert await client.connect("dev") == 0
+    assert not newcomers
+    assert wrong[1].recv(1) == b"", "who isn't served is sent away"
+    wrong[1].close()
 
 
 async def test_connections_leave_nothing_behind(pki: Pki, claim: EmbeddedBroker) -> None:

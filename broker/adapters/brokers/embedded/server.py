@@ -124,16 +124,25 @@ class EmbeddedBroker:
 
 
 async def _accept_all(site: Site, listening: socket.socket) -> None:
+    """Until cancelled: one newcomer that goes wrong, in whatever way, isn't the last."""
     while True:
-        sock = await _accept(listening)
-        if sock is None:
-            continue
         try:
-            await _make_room(site)
-        except asyncio.CancelledError:
-            sock.close()
-            raise
+            await _accept_one(site, listening)
+        except Exception:
+            _log.exception("The %s broker couldn't take a connection.", site.zone)
+            await asyncio.sleep(_ACCEPT_PAUSE_S)
+
+
+async def _accept_one(site: Site, listening: socket.socket) -> None:
+    sock = await _accept(listening)
+    if sock is None:
+        return
+    try:
+        await _make_room(site)
         Connection(site, sock).start()
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _end(site: Site) -> None:
@@ -157,15 +166,18 @@ async def _make_room(site: Site) -> None:
 
 
 async def _accept(listening: socket.socket) -> socket.socket | None:
+    sock: socket.socket | None = None
     try:
         sock, _ = await asyncio.get_running_loop().sock_accept(listening)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         # Out of file descriptors, or a client that has gone again: neither ends the broker.
         _log.warning("A connection couldn't be accepted: %s", error.strerror)
         await asyncio.sleep(_ACCEPT_PAUSE_S if error.errno != errno.ECONNABORTED else 0)
         return None
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
