@@ -166,7 +166,9 @@ class Muster:
             Chore("outbox", 0.2, outbox.clear_sent),
             *identity_chores(world, authority, controls, crl_file),
             changes.chore("trust-bundle", trust_bundles.bring_up_to_date, least_s=1.0, every_s=5.0),
-            changes.chore("tombstones", tombstones.drop, least_s=60.0, every_s=600.0),
+            changes.chore(
+                "tombstones", tombstones.drop, says_more=True, least_s=60.0, every_s=600.0
+            ),
             *await audit_chores(world, self._passphrase),
             *update_chores(world, self._updates, to_retain.set),
             Chore("retained", 1.0, retained.bring_up_to_date, longest_pause_s=5.0, wake=to_retain),

@@ -75,9 +75,16 @@ def identity_chores(
             "fleet-crl", fleet_crl.bring_up_to_date, least_s=0.1, every_s=1.0, longest_pause_s=1.0
         ),
         changes.chore("claim-crl", claim_crl.bring_up_to_date, least_s=0.5, every_s=5.0),
-        changes.chore("lock-out", lock_outs.watch, least_s=1.0, every_s=5.0, longest_pause_s=1.0),
+        changes.chore(
+            "lock-out",
+            lock_outs.watch,
+            says_more=True,
+            least_s=1.0,
+            every_s=5.0,
+            longest_pause_s=1.0,
+        ),
         changes.chore("ca-rollover", rollover.advance, least_s=0.2, every_s=1.0),
-        changes.chore("campaigns", campaigns.advance, least_s=0.5, every_s=5.0),
+        changes.chore("campaigns", campaigns.advance, says_more=True, least_s=0.5, every_s=5.0),
     ]
 
 
@@ -120,8 +127,10 @@ async def audit_chores(world: World, passphrase: bytes | None) -> list[Chore]:
     seals = AuditSeals(registry, key, FileAuditHead(folder), clock)
     retention = Retention(registry, key, clock, world.settings.audit.keep or None)
     return [
-        changes.chore("audit-seals", seals.bring_up_to_date, least_s=10.0, every_s=600.0),
-        Chore("audit-retention", 60.0, retention.drop, wake=asyncio.Event(), least_s=1.0),
+        changes.chore(
+            "audit-seals", seals.bring_up_to_date, says_more=True, least_s=10.0, every_s=600.0
+        ),
+        Chore("audit-retention", 60.0, retention.drop, says_more=True, least_s=1.0),
     ]
 
 

@@ -344,6 +344,7 @@ class PublishError(Exception):
     """The broker didn't take a message; it stays in the outbox."""
 
     code = "publish_failed"
+    remedy = "See that the broker runs; what waits is sent again by itself."
 
 
 @dataclass(frozen=True)

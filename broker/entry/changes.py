@@ -48,6 +48,7 @@ class Changes:
         least_s: float,
         every_s: float,
         longest_pause_s: float = 5.0,
+        says_more: bool = False,
     ) -> Chore:
         """One that is done after a change, at the earliest `least_s` after the last time; and every
         `every_s`. `longest_pause_s` is between two tries while it fails."""
@@ -55,6 +56,7 @@ class Changes:
             name,
             every_s,
             work,
+            says_more=says_more,
             longest_pause_s=longest_pause_s,
             wake=self.wake(),
             least_s=least_s,

@@ -18,7 +18,8 @@ class Chore:
     name: str
     every_s: float
     work: Callable[[], Awaitable[object]]
-    """Where there is a `wake`: True says that there is more to do, so it isn't waited for."""
+    says_more: bool = False
+    """Whether True from `work` says that there is more to do. Then only `least_s` is waited for."""
     timeout_s: float = 60.0
     longest_pause_s: float = _LONGEST_PAUSE_S
     """Between two tries while it fails."""
@@ -33,14 +34,20 @@ class Chore:
         while True:
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    has_more = await self.work() is True and self.wake is not None
+                    has_more = await self.work() is True and self.says_more
                 pause, is_failing = self.least_s if has_more else self.every_s, False
             except Exception as error:
                 if not is_failing:
-                    remedy = getattr(error, "remedy", None)
-                    _log.error("chore_failed", chore=self.name, error=str(error), remedy=remedy)
+                    self._tell(error)
                 pause, is_failing = min(pause * 2, self.longest_pause_s), True
             await self._rest(pause, is_failing)
+
+    def _tell(self, error: Exception) -> None:
+        remedy = getattr(error, "remedy", None)
+        told = str(error) or repr(error)
+        # What nobody foresaw has no remedy: whoever looks for it has to know where it was.
+        trace = error if remedy is None else None
+        _log.error("chore_failed", chore=self.name, error=told, remedy=remedy, exc_info=trace)
 
     async def _rest(self, pause: float, is_failing: bool) -> None:
         if self.wake is None or is_failing or pause <= self.least_s:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.entry.changes import Changes
 from broker.entry.housekeeping import Chore
@@ -110,8 +111,54 @@ async def test_who_has_more_to_do_goes_on_unwoken() -> None:
     async def check() -> None:
         await eventually(lambda: done == 3)
 
-    await kept_doing(Chore("test", 3600.0, work, wake=asyncio.Event(), least_s=0.01), check)
+    await kept_doing(Chore("test", 3600.0, work, says_more=True, least_s=0.01), check)
     assert done == 3
+
+
+async def test_true_means_more_only_where_it_was_said() -> None:
+    done = 0
+
+    async def work() -> bool:
+        nonlocal done
+        done += 1
+        return True
+
+    async def check() -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert done == 1
+
+    await kept_doing(Chore("test", 3600.0, work, wake=asyncio.Event()), check)
+
+
+class Explained(Exception):
+    """As Muster's own are."""
+
+    remedy = "Start it."
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "remedy", "is_traced"),
+    [
+        (TimeoutError(), "TimeoutError()", None, True),
+        (KeyError("device"), "'device'", None, True),
+        (Explained("The broker is away."), "The broker is away.", "Start it.", False),
+    ],
+)
+async def test_a_failure_is_told_so_that_somebody_can_mend_it(
+    error: Exception, told: str, remedy: str | None, is_traced: bool
+) -> None:
+    async def work() -> None:
+        raise error
+
+    async def check() -> None:
+        await eventually(lambda: bool(logs))
+
+    with capture_logs() as logs:
+        await kept_doing(Chore("test", 3600.0, work), check)
+    (line,) = logs
+    assert (line["error"], line["remedy"]) == (told, remedy)
+    assert (line["exc_info"] is error) is is_traced
 
 
 async def woken(changes: Changes, *wakes: asyncio.Event) -> None:
