@@ -88,8 +88,8 @@ class Muster:
         """Serves until `stop` is set; calls `ready` once devices can claim.
 
         Raises:
-            RegistryError, AuthorityError, BrokerControlError, AlreadyRunning: it can't start, and
-                says why.
+            RegistryError, AuthorityError, BrokerControlError, BrokerError, AlreadyRunning,
+            HttpListenError, MetricsListenError: it can't start, and says why.
         """
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(held_against_looks(self._home.run / "service.lock"))

@@ -1,8 +1,25 @@
 """What the service counts, for Prometheus."""
 
+import errno
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from broker.protocol.zones import Zone
+
+_HOST: Final = "127.0.0.1"
+
+
+class MetricsListenError(Exception):
+    """The port for metrics can't be used."""
+
+    code = "metrics_port_unusable"
+
+    def __init__(self, port: int, error: OSError) -> None:
+        is_taken = error.errno == errno.EADDRINUSE
+        cause = "is taken" if is_taken else f"can't be bound: {error.strerror or error}"
+        super().__init__(f"{_HOST}:{port} for metrics {cause}")
+        self.remedy = "set another metrics_port in muster.toml"
 
 
 class PrometheusTelemetry:
@@ -43,5 +60,12 @@ class PrometheusTelemetry:
         self._requests.labels(zone, operation, outcome).inc()
 
     def serve(self, port: int) -> None:
-        """Answers scrapes on loopback, in a thread of its own that ends with the process."""
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        """Answers scrapes on loopback, in a thread of its own that ends with the process.
+
+        Raises:
+            MetricsListenError: the port can't be bound.
+        """
+        try:
+            start_http_server(port, addr=_HOST, registry=self.registry)
+        except OSError as error:
+            raise MetricsListenError(port, error) from error

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
+from broker.adapters.metrics import MetricsListenError
 from broker.core.lifecycle import DeviceInput
+from broker.entry.http.server import HttpListenError
 from broker.protocol.zones import Zone
 from tests.support.acting import act, joined
 from tests.support.certificates import Client
@@ -193,9 +195,15 @@ async def test_a_taken_port_ends_the_start_with_a_reason(tmp_path: Path) -> None
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     async with listener:
-        with pytest.raises(Exception, match="taken"):
-            async with running_stack(tmp_path, Plan(http_port=port)):
+        for name in ("http", "metrics"):
+            (tmp_path / name).mkdir()
+        with pytest.raises(HttpListenError, match="taken"):
+            async with running_stack(tmp_path / "http", Plan(http_port=port)):
                 pass
+        with pytest.raises(MetricsListenError, match="taken") as refused:
+            async with running_stack(tmp_path / "metrics", Plan(metrics_port=port)):
+                pass
+    assert "metrics_port" in refused.value.remedy
 
 
 async def test_a_signal_ends_the_service_in_order_with_clients_connected(tmp_path: Path) -> None:
