@@ -193,8 +193,8 @@ class Membership:
         current = await on_disk(self._keystore.current)
         if isinstance(error, CertificateRefused):
             self._doubted = self.in_a_row >= 2 * retry.TRIES_BEFORE_DOUBT
-            if tried != successor and self._says_over(error, tried):
-                self._is_over = True
+        if tried != successor and self._says_over(error, tried):
+            self._is_over = True
         if tried == successor and current is not None:
             if self._trials.successor_failed(error, self._is_certainly_over(current)):
                 log.warning("the next certificate is given up")
@@ -209,14 +209,19 @@ class Membership:
     def _learn_from_refusal(self, error: CertificateRefused) -> bool:
         """By the fleet broker, with the only identity there is."""
         if self._tried is not None and self._says_over(error, self._tried):
-            is_news, self._is_over = not self._is_over, True
-            return is_news
+            return self._learn_that_it_is_over()
         self._doubted = self.in_a_row >= retry.TRIES_BEFORE_DOUBT
         return self.in_a_row == retry.TRIES_BEFORE_DOUBT
 
-    def _says_over(self, error: CertificateRefused, tried: Identity) -> bool:
+    def _learn_that_it_is_over(self) -> bool:
+        is_news, self._is_over = not self._is_over, True
+        return is_news
+
+    def _says_over(self, error: DeviceError, tried: Identity) -> bool:
         """Whether the reason is that the certificate has expired: so they say, or the clock."""
-        return error.expired or tried.not_after <= self._timekeeper.now()
+        if isinstance(error, CertificateRefused):
+            return error.expired or tried.not_after <= self._timekeeper.now()
+        return retry.says_expired(error)
 
     async def _learn_from_rejection(self, code: Code | None) -> bool:
         match code:
@@ -225,6 +230,8 @@ class Membership:
                 if current is not None:
                     await on_disk(self._keystore.discard_certificate, current)
                 return self.in_a_row == 1
+            case Code.CERTIFICATE_EXPIRED:
+                return self._learn_that_it_is_over()
             case Code.CERTIFICATE_UNKNOWN:
                 self._doubted = True
                 return self.in_a_row == 1

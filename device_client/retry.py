@@ -81,6 +81,13 @@ def is_worthless(error: DeviceError) -> bool:
     return isinstance(error, RequestRejected) and error.rejected.known_code in codes
 
 
+def says_expired(error: DeviceError) -> bool:
+    """Whether the service has said that the connection has outlived its certificate."""
+    if not isinstance(error, RequestRejected):
+        return False
+    return error.rejected.known_code is Code.CERTIFICATE_EXPIRED
+
+
 def may_claim_instead(code: Code | None) -> bool:
     """Whether a device whose recovery was refused may ask like a new one.
 

@@ -13,7 +13,7 @@ from broker.protocol.codes import Refused
 from broker.protocol.messages import RotationOrder
 from broker.protocol.names import Fingerprint
 from broker.protocol.topics import Desired, desired_topic
-from device_client import schedule
+from device_client import retry, schedule
 from device_client.backoff import Backoff
 from device_client.conversations import Conversations
 from device_client.disk import on_disk
@@ -62,6 +62,7 @@ class RenewalDuty:
         Raises:
             Reconnect: it is.
             ConnectionLost: the connection ended.
+            RequestRejected: the certificate is over for the service.
         """
         if await on_disk(self._keystore.succession.successor) is not None:
             # It was granted before and has failed since: the old one goes on for a while.
@@ -81,6 +82,8 @@ class RenewalDuty:
                 except ConnectionLost:
                     raise
                 except DeviceError as error:
+                    if retry.says_expired(error):
+                        raise  # this connection leads nowhere any more: recovery does
                     await self._put_off(error)
                 else:
                     self._succeeded = online.identity.certificate_sha256

@@ -40,14 +40,14 @@ def decide_confirm(
         now: the calendar time.
 
     Raises:
-        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED or
-            DEVICE_BLOCKED.
+        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED,
+            CERTIFICATE_SUPERSEDED or DEVICE_BLOCKED.
     """
     if device is None or certificate is None or certificate.device_id != device.id:
         raise Refused(Code.CERTIFICATE_UNKNOWN)
     is_held = certificate.held_at is not None and device.state is DeviceState.SUSPENDED
     if not certificate.is_live(now) and not is_held:
-        raise Refused(Code.CERTIFICATE_REVOKED)
+        raise Refused(_why_not_live(certificate, now))
     if device.state not in _MEMBERS:
         raise Refused(Code.DEVICE_BLOCKED)
     if certificate.state is CertificateState.ACTIVE:
@@ -60,3 +60,11 @@ def decide_confirm(
         return Activate(replaced=others)
     # One that was superseded before keeps the time that it was given then.
     return Activate((), tuple(c for c in others if c.state is not CertificateState.SUPERSEDED))
+
+
+def _why_not_live(certificate: Certificate, now: datetime) -> Code:
+    """Who only came too late keeps its key, and recovers by it; "revoked" would have it thrown
+    away."""
+    was_in_use = certificate.state is CertificateState.ACTIVE and certificate.held_at is None
+    is_expired = was_in_use and now >= certificate.not_after
+    return Code.CERTIFICATE_EXPIRED if is_expired else Code.CERTIFICATE_REVOKED

@@ -30,8 +30,9 @@ def decide_renew(
         now: the calendar time.
 
     Raises:
-        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_UNCONFIRMED, DEVICE_BLOCKED, RATE_LIMITED while an
-            old certificate waits for its revocation, or as `decide_successor` says.
+        Refused: CERTIFICATE_UNKNOWN, CERTIFICATE_UNCONFIRMED, DEVICE_BLOCKED, CERTIFICATE_EXPIRED,
+            RATE_LIMITED while an old certificate waits for its revocation, or as `decide_successor`
+            says.
     """
     if member is None:
         raise Refused(Code.CERTIFICATE_UNKNOWN)
@@ -39,6 +40,9 @@ def decide_renew(
         raise Refused(Code.CERTIFICATE_UNCONFIRMED)
     if member.device.state not in MEMBERS:
         raise Refused(Code.DEVICE_BLOCKED)
+    if not any(each.is_live(now) for each in member.certificates):
+        # Brokers look at dates in handshakes only: the connection may be older than the expiry.
+        raise Refused(Code.CERTIFICATE_EXPIRED)
     most = SUCCESSORS_IN_A_GRACE if lingering(member, now) else SUCCESSORS_A_DAY
     decision = decide_successor(member, csr, key_certificate, now, most)
     if isinstance(decision, Succeed) and any(_has_outlived(c, now) for c in member.certificates):

@@ -48,6 +48,7 @@ class Code(StrEnum):
 
     CERTIFICATE_UNKNOWN = "certificate_unknown"
     CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_EXPIRED = "certificate_expired"
     CERTIFICATE_SUPERSEDED = "certificate_superseded"
     CERTIFICATE_UNCONFIRMED = "certificate_unconfirmed"
     CERTIFICATE_MALFORMED = "certificate_malformed"
@@ -201,6 +202,10 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     Code.CERTIFICATE_REVOKED: Explanation(
         "This certificate has been revoked.",
         "Claim again, if the device is meant to be in the fleet.",
+    ),
+    Code.CERTIFICATE_EXPIRED: Explanation(
+        "The certificate has expired, and a connection that outlives it is worth no other.",
+        "Recover in the claim zone, by the key of the last certificate that was confirmed.",
     ),
     Code.CERTIFICATE_SUPERSEDED: Explanation(
         "The device has proven a newer certificate; this one is good for a little while only.",

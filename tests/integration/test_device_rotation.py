@@ -202,6 +202,31 @@ async def expired_member(fleet: FakeFleet, state: Path) -> Identity:
     return old
 
 
+async def test_a_connection_that_outlived_its_certificate_leads_to_recovery(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    fleet.service.renew_script.append(Refused(Code.CERTIFICATE_EXPIRED))
+    async with running(tmp_path / "state", fleet) as one:
+        await one.is_online()
+        old = one.identity()
+        await fleet.service.retain(ORDERS, order(1))
+        await one.proves(lambda new: new.origin is Origin.RECOVERY)
+        assert one.identity().device_id == old.device_id
+    assert len(fleet.service.recovers) == 1
+    assert len(fleet.service.enrolls) == 1
+
+
+async def test_what_expired_before_it_was_confirmed_once_more_is_recovered(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    """And not thrown away: its key is what the device comes back by."""
+    await member(fleet, tmp_path / "state")
+    fleet.service.confirm_script.append(Refused(Code.CERTIFICATE_EXPIRED))
+    async with running(tmp_path / "state", fleet) as one:
+        await one.proves(lambda new: new.origin is Origin.RECOVERY)
+    assert len(fleet.service.enrolls) == 1
+
+
 async def test_an_unanswered_recovery_is_asked_again_with_the_same_key(
     fleet: FakeFleet, tmp_path: Path
 ) -> None:

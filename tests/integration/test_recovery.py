@@ -1,24 +1,34 @@
 """Devices that were away for too long come back by the key of their last certificate."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceInput
-from broker.core.records import EventKind
+from broker.core.records import Certificate, EventKind
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.names import ClaimName, GroupName
 from tests.support.acting import act, is_admitted, run_muster
 from tests.support.csrs import fresh_key
+from tests.support.device_agents import device
 from tests.support.expired import expired
 from tests.support.members import as_client, connected, join, prove, recover
-from tests.support.stack import Plan, Stack, running_stack
+from tests.support.stack import STUBBORN, Plan, Stack, running_stack
+from tests.support.strange_clocks import reads
 from tests.support.succeeding import signature
+from tests.support.waiting import eventually
 
 OTHER = ClaimName("batch-8")
+BRIEF, LONG = timedelta(seconds=8), timedelta(days=90)
+SLOW: Final = timedelta(seconds=12)
+"""So far behind, a device renews a brief certificate some seconds after its end."""
 
 
 @pytest.fixture
@@ -135,3 +145,52 @@ async def test_past_the_window_an_operator_s_word_is_needed_and_good_for_once(
     assert given.device_id == used.device_id == old.device_id
     assert used.detail is not None
     assert used.detail.endswith("approved by an operator")
+
+
+async def test_whoever_stays_connected_beyond_the_expiry_renews_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Brokers keep the connection, but it's no way round the window and the operator's word."""
+    await stack.installation.save_group(lifetime=BRIEF, recover_within=timedelta())
+    old = await join(stack, tmp_path, "A1")
+    async with connected(stack, old, tmp_path) as connection:
+        await eventually(lambda: datetime.now(UTC) > old.leaf.not_valid_after_utc)
+        assert code_of(await connection.renew(fresh_key())) == Code.CERTIFICATE_EXPIRED
+        assert code_of(await connection.confirm(old.sha256)) == Code.CERTIFICATE_EXPIRED
+    assert len(await stack.certificates()) == 1
+    assert code_of(await recover(stack, old.recovery(fresh_key()))) == Code.RECOVERY_REFUSED
+
+
+async def test_a_device_whose_connection_outlived_its_certificate_comes_back_by_itself(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Its clock is slow."""
+    await stack.installation.save_group(lifetime=BRIEF)
+    async with living(stack, tmp_path / "state", "A1"):
+        await eventually(partial(stack.is_active, "A1"))
+        (old,) = await stack.certificates_of("A1")
+        await stack.installation.save_group(lifetime=LONG)
+        await eventually(partial(lives_on_another, stack, old))
+    refused = await stack.events_of(EventKind.REQUEST_REFUSED)
+    assert Code.CERTIFICATE_EXPIRED in [event.code for event in refused]
+    (recovered,) = await stack.events_of(EventKind.RECOVERY_ACCEPTED)
+    assert recovered.device_id == old.device_id
+
+
+@asynccontextmanager
+async def living(stack: Stack, state: Path, serial: str) -> AsyncIterator[None]:
+    """A device agent with a slow clock, which runs until the end of the block."""
+    bundle, clock = stack.bundle(), reads(datetime.now(UTC) - SLOW)
+    with device(state, bundle, serial, timing=STUBBORN, clock=clock) as (agent, _):
+        running = asyncio.create_task(agent.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def lives_on_another(stack: Stack, old: Certificate) -> bool:
+    found = await stack.certificates_of("A1")
+    proven = [each for each in found if each.state is CertificateState.ACTIVE]
+    return proven != [] and proven[0].serial != old.serial

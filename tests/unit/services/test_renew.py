@@ -368,3 +368,20 @@ async def test_what_expired_in_its_grace_keeps_nobody_from_renewing(desk: Desk) 
     await rotate(desk, fresh_key())
     desk.clock.at += timedelta(hours=10)
     await renew(desk, fresh_key())
+
+
+async def test_a_connection_that_outlived_its_certificate_renews_nothing(desk: Desk) -> None:
+    """Brokers keep it, and whoever holds it would need no recovery, and no operator's word."""
+    old = await desk.join("A1")
+    desk.clock.at = old.not_after - timedelta(microseconds=1)
+    key = fresh_key()
+    first = accepted(await renew(desk, key))
+    desk.clock.at = old.not_after
+    # What was granted in time is given again, and can be proven.
+    assert accepted(await renew(desk, key)).certificate_chain == first.certificate_chain
+    desk.clock.at += CONFIRM_WITHIN
+    assert await desk.lapsing.revoke_unconfirmed() == 1
+    before = await desk.everything()
+    for asked in (key, fresh_key()):
+        assert await code_of(renew(desk, asked)) is Code.CERTIFICATE_EXPIRED
+    assert await desk.everything() == before
