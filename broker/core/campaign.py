@@ -88,12 +88,12 @@ class RotationState(StrEnum):
     """Where one device of a campaign stands."""
 
     WAITING = "waiting"
-    """For its turn."""
+    """For its turn; or until it is resumed, or has proven its certificate."""
     ORDERED = "ordered"
     DONE = "done"
     """It has proven a certificate that is new enough."""
     DROPPED = "dropped"
-    """It was suspended, revoked or retired meanwhile."""
+    """It was revoked or retired meanwhile, or never proved its certificate."""
     WITHDRAWN = "withdrawn"
     """Its order was taken back before it was followed."""
 

@@ -9,23 +9,26 @@ from broker.core.records import Certificate, Device
 
 MEMBERS = (DeviceState.ACTIVE, DeviceState.ROTATING)
 """Who can follow an order: it holds a certificate that the fleet's broker lets in."""
+HELD = (DeviceState.PENDING, DeviceState.SUSPENDED)
+"""Who may be a member in a moment, by the key that it has: it isn't forgotten, but waited for."""
 
 
 def at_its_turn(
     campaign: Campaign, device: Device | None, certificates: Sequence[Certificate]
 ) -> RotationState:
-    """ORDERED when it is to be ordered; DONE when it has renewed already; else DROPPED.
+    """ORDERED when it is to be ordered; DONE when it has renewed already; WAITING for as long as it
+    is held; else DROPPED.
 
     Args:
         campaign: whose turn it is.
         device: the device as it is now.
         certificates: all that it ever had, oldest first.
     """
-    if device is None or device.state not in MEMBERS:
+    if device is None or device.state not in (*MEMBERS, *HELD):
         return RotationState.DROPPED
     if any(_is_proven(c) and c.not_before >= campaign.fresh_from for c in certificates):
         return RotationState.DONE
-    return RotationState.ORDERED
+    return RotationState.WAITING if device.state in HELD else RotationState.ORDERED
 
 
 def after_order(
@@ -33,12 +36,14 @@ def after_order(
 ) -> RotationState:
     """What has become of an order: still ORDERED, or followed, or nobody's any more.
 
+    Who is suspended keeps it, and follows when it's let in again.
+
     Followed is also what led to a certificate without the order having been read: any certificate
     that was issued after it and proven. Which those are is told by their order of issue: the clock
     may have been set meanwhile. One that was on its way already counts if it was asked for again
     with the order's version, or a later one.
     """
-    if device is None or device.state not in MEMBERS:
+    if device is None or device.state not in (*MEMBERS, DeviceState.SUSPENDED):
         return RotationState.DROPPED
     issued_after = _issued_after(rotation, certificates)
     wanted = rotation.version or 0

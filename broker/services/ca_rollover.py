@@ -30,7 +30,7 @@ from broker.core.records import Certificate, Event, EventKind, LockOut, Revocati
 from broker.ports import Clock, EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.ca_movement import begin_moving
-from broker.services.campaigns import steer
+from broker.services.campaigns import is_held, steer
 from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED
 
@@ -171,7 +171,8 @@ class CaRollovers:
             if campaign is not None and campaign.state is CampaignState.PAUSED:
                 steer(tx, campaign, CampaignInput.RESUME, now)
             elif campaign is None or (
-                campaign.waiting == 0 and not _goes_on_since(tx, campaign, now)
+                (campaign.waiting == 0 or is_held(tx, campaign))
+                and not _goes_on_since(tx, campaign, now)
             ):
                 _stop(tx, rollover, now)
                 tx.save_ca_rollover(begin_moving(tx, rollover, now))

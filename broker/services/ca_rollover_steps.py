@@ -18,7 +18,7 @@ from broker.services.crl import FleetCrl
 from broker.services.revoking import FLEET_CRL_WANTED
 
 _TELL_AGAIN_S: Final = 600.0
-"""Whoever claimed just before the switch, or was suspended, is told with the next campaign."""
+"""Whoever claimed just before the switch is told with the next campaign."""
 _NEWS: Final = {
     Phase.SWITCHING: "is trusted by the fleet's broker, and is to issue",
     Phase.MOVING: "issues, and devices are told to move to it",

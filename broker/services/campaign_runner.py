@@ -18,9 +18,8 @@ from broker.core.campaign import (
     counted,
 )
 from broker.core.campaign_pace import given, orders_due, renew_by, was_set_back
-from broker.core.lifecycle import DeviceState
 from broker.core.records import Certificate, Device, Event, EventKind
-from broker.core.rotation_policy import MEMBERS, after_order, at_its_turn, next_version
+from broker.core.rotation_policy import HELD, MEMBERS, after_order, at_its_turn, next_version
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
 from broker.protocol.messages import RotationOrder
@@ -43,6 +42,7 @@ class CampaignRunner:
         self._registry = registry
         self._clock = clock
         self._looked_to: dict[CampaignId, str] = {}
+        self._turned_to: dict[CampaignId, str] = {}
 
     async def advance(self) -> bool:
         """Lists, looks, orders and takes back, as far as each campaign's turn has come; whether
@@ -90,24 +90,28 @@ class CampaignRunner:
     def _settle(self, tx: WriteTransaction, campaign_id: CampaignId, after: str) -> None:
         now = self._clock.now()
         campaign = known(tx, campaign_id)
-        for row, state, device in _stand(tx, campaign_id, after):
+        for row, state, _ in _stand(tx, campaign_id, after):
             if state is not RotationState.ORDERED:
                 campaign = _move(tx, campaign, row, replace(row, state=state, settled_at=now))
-            # Who was suspended may still follow when it is let in again.
-            if state is RotationState.DROPPED and not _is_suspended(device):
+                # Also what was followed: a device that begins anew would take it for a new one.
                 _take_back(tx, row)
         tx.save_campaign(campaign)
 
     async def _order(self, campaign_id: CampaignId) -> None:
-        now = self._clock.now()
+        now, after = self._clock.now(), self._turned_to.get(campaign_id, "")
 
-        def is_due(view: ReadTransaction) -> bool:
+        def look(view: ReadTransaction) -> tuple[bool, str]:
             campaign = known(view, campaign_id)
-            may_order = campaign.waiting > 0 and orders_due(campaign, now) > 0
-            return may_order or campaign.may_finish or was_set_back(campaign, now)
+            turns = _turns(view, campaign, now, after)
+            is_due = campaign.may_finish or was_set_back(campaign, now)
+            return is_due or bool(turns.taken), turns.go_on_after
 
-        if await self._registry.read(is_due):
-            await self._registry.write(lambda tx: _give_orders(tx, campaign_id, now))
+        is_due, go_on_after = await self._registry.read(look)
+        if is_due:
+            write = self._registry.write
+            go_on_after = await write(lambda tx: _give_orders(tx, campaign_id, now, after))
+        # Those who are held stay in front: the next step begins behind them, and comes back.
+        self._turned_to[campaign_id] = go_on_after
 
     def _withdraw(self, tx: WriteTransaction, campaign_id: CampaignId) -> None:
         now = self._clock.now()
@@ -115,8 +119,7 @@ class CampaignRunner:
         for row, state, device in _stand(tx, campaign_id, ""):
             settled = RotationState.WITHDRAWN if state is RotationState.ORDERED else state
             campaign = _move(tx, campaign, row, replace(row, state=settled, settled_at=now))
-            if settled is not RotationState.DONE:
-                _take_back(tx, row)
+            _take_back(tx, row)
             if settled is RotationState.WITHDRAWN and device is not None:
                 tx.add_event(_event(device, EventKind.ROTATION_WITHDRAWN, row, now))
         tx.save_campaign(campaign)
@@ -134,7 +137,7 @@ def _keep_listed(tx: WriteTransaction, seen: Campaign, page: Sequence[Device]) -
     if campaign.listed_to != seen.listed_to or campaign.state is not CampaignState.RUNNING:
         return None
     for device in page:
-        if device.state in MEMBERS:
+        if device.state in (*MEMBERS, *HELD):
             row = Rotation(campaign.id, device.id)
             campaign = counted(campaign, None, row)
             tx.save_rotation(row)
@@ -160,10 +163,12 @@ def _stand(
     return found
 
 
-def _give_orders(tx: WriteTransaction, campaign_id: CampaignId, now: datetime) -> None:
+def _give_orders(tx: WriteTransaction, campaign_id: CampaignId, now: datetime, after: str) -> str:
+    """Behind which device the next step is to begin."""
     campaign = known(tx, campaign_id)
+    turns = _turns(tx, campaign, now, after)
     ordered = []
-    for turn in _turns(tx, campaign, min(orders_due(campaign, now), _PAGE)):
+    for turn in turns.taken:
         if turn.state is RotationState.ORDERED and turn.device is not None:
             ordered.append((turn.row, turn.device, turn.newest))
         else:
@@ -174,6 +179,7 @@ def _give_orders(tx: WriteTransaction, campaign_id: CampaignId, now: datetime) -
     tx.save_campaign(campaign)
     if campaign.may_finish:
         steer(tx, campaign, CampaignInput.FINISH, now)
+    return turns.go_on_after
 
 
 @dataclass(frozen=True)
@@ -186,24 +192,42 @@ class _Turn:
     newest: CertificateSerial | None
 
 
-def _turns(view: ReadTransaction, campaign: Campaign, due: int) -> Iterator[_Turn]:
+@dataclass(frozen=True)
+class _Turns:
+    """Whose turn it is, and behind which device the next step begins; empty for the first."""
+
+    taken: list[_Turn]
+    go_on_after: str
+
+
+def _turns(view: ReadTransaction, campaign: Campaign, now: datetime, after: str) -> _Turns:
     """Waiting devices in their order: so many that need an order, and those among them that don't,
-    which use up no pace."""
-    after, looked_at, size = "", 0, due
+    which use up no pace. Those that are held are passed over."""
+    due = min(orders_due(campaign, now), _PAGE) if campaign.waiting else 0
+    taken: list[_Turn] = []
+    looked_at, size = 0, due
     while due and looked_at < _PAGE:
         rows = view.rotations(campaign.id, RotationState.WAITING, after, size)
-        certificates = _certificates(view, rows)
-        for row in rows:
-            device, held = view.device(row.device_id), certificates[row.device_id]
-            state = at_its_turn(campaign, device, held)
-            if state is RotationState.ORDERED:
-                if due == 0:
-                    return
-                due -= 1
-            yield _Turn(row, state, device, _newest(held))
+        for turn in _turns_of(view, campaign, rows):
+            if turn.state is RotationState.ORDERED and due == 0:
+                return _Turns(taken, after)
+            due -= int(turn.state is RotationState.ORDERED)
+            after = turn.row.device_id
+            if turn.state is not RotationState.WAITING:
+                taken.append(turn)
         if len(rows) < size:
-            return
-        after, looked_at, size = rows[-1].device_id, looked_at + len(rows), _FURTHER
+            return _Turns(taken, "")
+        looked_at, size = looked_at + len(rows), _FURTHER
+    return _Turns(taken, after)
+
+
+def _turns_of(
+    view: ReadTransaction, campaign: Campaign, rows: Sequence[Rotation]
+) -> Iterator[_Turn]:
+    certificates = _certificates(view, rows)
+    for row in rows:
+        device, held = view.device(row.device_id), certificates[row.device_id]
+        yield _Turn(row, at_its_turn(campaign, device, held), device, _newest(held))
 
 
 def _order_each(
@@ -260,10 +284,6 @@ def _certificates(
 
 def _newest(certificates: Sequence[Certificate]) -> CertificateSerial | None:
     return certificates[-1].serial if certificates else None
-
-
-def _is_suspended(device: Device | None) -> bool:
-    return device is not None and device.state is DeviceState.SUSPENDED
 
 
 def _event(device: Device, kind: EventKind, row: Rotation, now: datetime) -> Event:

@@ -11,6 +11,7 @@ valid from that moment, or from a later one. `find` says how far it is, and `cha
 and cancels it. Nothing has to be kept in memory meanwhile (`broker.services.campaign_runner`).
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -21,6 +22,7 @@ from broker.core.campaign import (
     CampaignInput,
     CampaignState,
     Rotation,
+    RotationState,
     Selection,
     SelectionKind,
     counted,
@@ -29,7 +31,7 @@ from broker.core.campaign import (
 from broker.core.campaign_pace import MAX_PER_MINUTE
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import Event, EventKind
-from broker.core.rotation_policy import MEMBERS
+from broker.core.rotation_policy import HELD, MEMBERS
 from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName
 from broker.services.device_acts import MAX_REASON, unknown_device
@@ -68,8 +70,10 @@ class Preview:
     """Whom a campaign would be about, as things stand."""
 
     members: int
+    held: int
+    """Suspended, or without a proven certificate: ordered when they're members."""
     others: int
-    """Devices of the selection that hold no certificate to renew, or are suspended."""
+    """Devices of the selection that hold no certificate to renew, and are left out."""
 
 
 async def preview(registry: Registry, wanted: Wanted) -> Preview:
@@ -222,6 +226,13 @@ def known(view: ReadTransaction, campaign_id: int) -> Campaign:
     return campaign
 
 
+def is_held(view: ReadTransaction, campaign: Campaign) -> bool:
+    """Whether nobody of those who wait can be ordered now, as far as the first thousand show."""
+    rows = view.rotations(campaign.id, RotationState.WAITING, "", _LOOKED_AT)
+    devices = [view.device(row.device_id) for row in rows]
+    return bool(rows) and all(device and device.state in HELD for device in devices)
+
+
 def wanted_devices(selection: Selection) -> DeviceFilter:
     """The filter that finds a selection's devices, whatever state they are in."""
     match selection.kind, selection.name:
@@ -253,11 +264,11 @@ def event(campaign: Campaign, kind: EventKind, now: datetime) -> Event:
 def _preview(view: ReadTransaction, selection: Selection) -> Preview:
     if selection.kind is SelectionKind.DEVICES:
         found = [view.device(each) for each in dict.fromkeys(selection.ids)]
-        members = sum(device is not None and device.state in MEMBERS for device in found)
-        return Preview(members, len(found) - members)
-    counts = view.count_devices(wanted_devices(selection))
-    members = sum(counts[state] for state in MEMBERS)
-    return Preview(members, sum(counts.values()) - members)
+        counts = Counter(device.state for device in found if device is not None)
+    else:
+        counts = Counter(view.count_devices(wanted_devices(selection)))
+    members, held = (sum(counts[each] for each in states) for states in (MEMBERS, HELD))
+    return Preview(members, held, counts.total() - members - held)
 
 
 def _check(view: ReadTransaction, wanted: Wanted) -> None:

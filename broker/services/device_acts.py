@@ -23,6 +23,7 @@ from broker.ports import (
     WriteTransaction,
 )
 from broker.protocol.names import DeviceId, GroupName
+from broker.protocol.topics import Desired, desired_topic
 from broker.services.enrollments import unknown_group
 from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
@@ -152,6 +153,8 @@ def act_on(
         # Also what was held: from now on it is out for good.
         final = replace(certificate, held_at=None)
         revoke_certificate(tx, device, final, REVOKED_FOR[wanted.act], now)
+    if wanted.act in REVOKED_FOR:
+        _forget_order(tx, device_id)
     for certificate in change.held:
         tx.save_certificate(certificate)
     if change.held:
@@ -178,6 +181,14 @@ def _done_by_this(
             count = len(acted.lock_out.serials) if acted.lock_out else 0
             return replace(acted, effect=Effect.DONE, before=before, certificates=count)
     return None
+
+
+def _forget_order(tx: WriteTransaction, device_id: DeviceId) -> None:
+    """Should it be reclaimed, it would take an old order to renew for a new one."""
+    topic = desired_topic(device_id, Desired.ROTATION)
+    kept = tx.retained(topic)
+    if kept is not None and kept.payload:
+        tx.retain({topic: b""})
 
 
 def ask_lock_out(

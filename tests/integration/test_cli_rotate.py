@@ -74,7 +74,7 @@ def test_a_campaign_s_life(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "members", "left_out"),
+    ("options", "members", "held"),
     [
         (("--all",), 2, 1),
         (("--group", "lamps"), 2, 1),
@@ -84,10 +84,10 @@ def test_a_campaign_s_life(operator: Operator) -> None:
     ],
 )
 def test_a_dry_run_says_how_many_and_starts_nothing(
-    operator: Operator, options: tuple[str, ...], members: int, left_out: int
+    operator: Operator, options: tuple[str, ...], members: int, held: int
 ) -> None:
     shown = operator.succeeds("rotate", "start", *options, "--dry-run", "--json")
-    assert shown.json() == [{"members": members, "left_out": left_out}]
+    assert shown.json() == [{"members": members, "held": held, "left_out": 0}]
     assert "Nothing was changed" in shown.err
     assert operator.succeeds("rotate", "list", "--json").json() == []
 

@@ -169,7 +169,7 @@ async def test_device_agents_follow_and_stay(stack: Stack, tmp_path: Path) -> No
 async def test_an_operator_watches_it_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
     (lamp,) = await members(stack, tmp_path, "A1")
     status, out, err = await run_muster(stack, "rotate", "start", "--all", "--dry-run", "--json")
-    assert (status, json.loads(out)) == (0, {"members": 1, "left_out": 0}), err
+    assert (status, json.loads(out)) == (0, {"members": 1, "held": 0, "left_out": 0}), err
     status, out, err = await run_muster(stack, "rotate", "start", "--all", "--reason", "drill")
     assert (status, out) == (0, "campaign 1\n"), err
     await follow(stack, lamp, tmp_path)
@@ -189,6 +189,40 @@ async def test_a_leaked_claim_certificate_has_its_devices_rotate(
     status, out, err = await run_muster(stack, "rotate", "status", "1", "--watch", "--json")
     told = json.loads(out)
     assert (told["state"], told["selected_by"], told["selected"]) == ("done", "claim", "batch-7")
+
+
+async def test_who_was_suspended_when_the_claim_certificate_leaked_rotates_when_it_is_resumed(
+    stack: Stack, tmp_path: Path
+) -> None:
+    lamp, other = await members(stack, tmp_path, "A1", "B2")
+    await act(stack, DeviceInput.SUSPEND, other.device_id)
+    revoking = ("claim-cert", "revoke", "batch-7", "--rotate-devices")
+    status, _, err = await run_muster(stack, *revoking)
+    assert status == 0, err
+    assert "1 others are suspended" in err
+    await follow(stack, lamp, tmp_path)
+    number = CampaignId(1)
+    await eventually(lambda: counts(stack, number, done=1, ordered=0))
+    _, _, err = await run_muster(stack, *revoking)
+    assert "Campaign 1 is running for its devices already: 1 of 2 are done with" in err
+    await act(stack, DeviceInput.RESUME, other.device_id)
+    await follow(stack, other, tmp_path)
+    await eventually(lambda: is_in(stack, number, CampaignState.DONE))
+    assert (await campaign(stack, number)).done == 2
+
+
+async def test_a_device_that_begins_anew_follows_no_order_of_before(
+    stack: Stack, tmp_path: Path
+) -> None:
+    (lamp,) = await members(stack, tmp_path, "A1")
+    number = await start_campaign(stack)
+    await follow(stack, lamp, tmp_path)
+    await eventually(lambda: is_in(stack, number, CampaignState.DONE))
+    await act(stack, DeviceInput.REVOKE, lamp.device_id)
+    await act(stack, DeviceInput.RECLAIM, lamp.device_id)
+    (anew,) = await members(stack, tmp_path, "A1")
+    with pytest.raises(TimeoutError):
+        await next_order(stack, anew, tmp_path, within=1.0)
 
 
 async def is_in(stack: Stack, number: CampaignId, state: CampaignState) -> bool:

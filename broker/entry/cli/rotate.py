@@ -165,7 +165,7 @@ def begin(
     preview = with_registry(installation, lambda registry: campaigns.preview(registry, wanted))
     if dry_run:
         if as_json:
-            emit({"members": preview.members, "left_out": preview.others})
+            emit({"members": preview.members, "held": preview.held, "left_out": preview.others})
         _announce(wanted, preview)
         note("Nothing was changed.")
         return
@@ -187,8 +187,13 @@ def _announce(wanted: Wanted, preview: Preview) -> None:
         f"{preview.members:,} devices are to renew, {wanted.per_minute:,} a minute: about "
         f"{minutes:,} minutes, and longer for those that are switched off."
     )
+    if preview.held:
+        note(
+            f"{preview.held:,} others are suspended, or haven't proven a certificate: the campaign "
+            "waits, and orders them when they're members."
+        )
     if preview.others:
-        note(f"{preview.others:,} others aren't members now (or suspended) and are left out.")
+        note(f"{preview.others:,} others hold no certificate and are left out.")
 
 
 def _selection(

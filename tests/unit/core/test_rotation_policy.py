@@ -17,7 +17,7 @@ from broker.core.campaign import (
 )
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate
-from broker.core.rotation_policy import MEMBERS, after_order, at_its_turn, next_version
+from broker.core.rotation_policy import HELD, MEMBERS, after_order, at_its_turn, next_version
 from broker.protocol.names import CertificateSerial
 from tests.support.records import NOW, a_certificate, a_device
 
@@ -47,11 +47,21 @@ def newer(serial: str, *, proven: bool, state: CertificateState | None = None) -
 
 
 @pytest.mark.parametrize("state", DeviceState)
-def test_only_members_are_ordered_and_waited_for(state: DeviceState) -> None:
-    expected = RotationState.ORDERED if state in MEMBERS else RotationState.DROPPED
+def test_only_members_are_ordered_and_who_is_held_is_waited_for(state: DeviceState) -> None:
     device = replace(LAMP, state=state)
-    assert at_its_turn(CAMPAIGN, device, [OLD]) is expected
-    assert after_order(ROW, device, [OLD]) is expected
+    at_turn = RotationState.ORDERED if state in MEMBERS else RotationState.DROPPED
+    later = RotationState.WAITING if state in HELD else at_turn
+    assert at_its_turn(CAMPAIGN, device, [OLD]) is later
+    is_suspended = state is DeviceState.SUSPENDED
+    still = RotationState.ORDERED if is_suspended else at_turn
+    assert after_order(ROW, device, [OLD]) is still
+
+
+def test_who_had_followed_when_it_was_suspended_has_followed() -> None:
+    suspended = replace(LAMP, state=DeviceState.SUSPENDED)
+    fresh = replace(newer("b2", proven=True), not_before=CAMPAIGN.fresh_from)
+    assert at_its_turn(CAMPAIGN, suspended, [OLD, fresh]) is RotationState.DONE
+    assert after_order(ROW, suspended, [OLD, fresh]) is RotationState.DONE
 
 
 def test_who_isn_t_there_any_more_drops_out() -> None:

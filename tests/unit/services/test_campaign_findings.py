@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from broker.core.campaign import Campaign, CampaignId, CampaignState, Selection, SelectionKind
+from broker.core.campaign import (
+    Campaign,
+    CampaignId,
+    CampaignState,
+    Rotation,
+    Selection,
+    SelectionKind,
+)
+from broker.protocol.names import DeviceId
 from broker.services.campaign_findings import examine_campaigns
 from tests.support.desk import Desk
 from tests.support.operating import NOW
@@ -60,3 +68,15 @@ async def test_a_service_that_gives_no_orders(desk: Desk) -> None:
 async def test_devices_that_don_t_come_back(desk: Desk) -> None:
     said = await told(desk, timedelta(days=2), ordered=3)
     assert said.startswith("3 devices have an order")
+
+
+async def test_devices_that_an_operator_holds(desk: Desk) -> None:
+    """The service isn't to blame for the orders that they aren't given."""
+    await desk.enroll("A1")
+    campaign = replace(CAMPAIGN, waiting=1, paced_to=NOW)
+    await desk.write(
+        ("save_campaign", campaign), ("save_rotation", Rotation(campaign.id, DeviceId("lamp-A1")))
+    )
+    assert await told(desk, timedelta(hours=2), waiting=1) == ""
+    said = await told(desk, timedelta(days=2), waiting=1)
+    assert said.startswith("1 devices wait that are suspended")

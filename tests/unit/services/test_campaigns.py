@@ -25,7 +25,7 @@ from broker.services.campaign_runner import CampaignRunner
 from broker.services.campaigns import Preview, Wanted
 from broker.services.problems import Problem, ProblemCode
 from tests.support.csrs import csr_pem, fresh_key
-from tests.support.desk import Desk
+from tests.support.desk import CONFIRM_WITHIN, Desk
 
 SECOND = timedelta(seconds=1)
 EVERYONE = Selection(SelectionKind.ALL)
@@ -113,8 +113,8 @@ async def test_a_campaign_orders_at_its_pace_and_ends_when_all_have_followed(
     assert (campaign.state, campaign.done, campaign.ordered) == (CampaignState.DONE, 3, 0)
     assert campaign.ended_at is not None
     assert campaign.is_over
-    # What was followed stays retained: it means nothing more.
-    assert await order_of(desk, "lamp-A1") == order
+    # A device that begins anew, reclaimed or reset, would take it for a new one.
+    assert await order_of(desk, "lamp-A1") is None
     assert await desk.read("active_campaigns") == []
     told = ["rotation.started", *["rotation.ordered"] * 3, "rotation.done"]
     assert await kinds(desk) == told
@@ -174,7 +174,7 @@ async def test_those_who_need_no_order_hold_nobody_up(desk: Desk, runner: Campai
     assert await order_of(desk, "lamp-A5") is None
 
 
-async def test_who_is_put_out_drops_out_and_only_a_suspended_one_keeps_its_order(
+async def test_who_is_put_out_drops_out_and_only_a_suspended_one_is_waited_for(
     desk: Desk, runner: CampaignRunner
 ) -> None:
     await fleet(desk, 4)
@@ -184,12 +184,94 @@ async def test_who_is_put_out_drops_out_and_only_a_suspended_one_keeps_its_order
     await act(desk, DeviceInput.SUSPEND, "lamp-A2")
     await act(desk, DeviceInput.RETIRE, "lamp-A4")  # before its turn
     campaign = await run(desk, runner, 2)
-    assert (campaign.dropped, campaign.ordered, campaign.waiting) == (3, 1, 0)
+    assert (campaign.dropped, campaign.ordered, campaign.waiting) == (2, 2, 0)
     assert await order_of(desk, "lamp-A1") is None
     assert await order_of(desk, "lamp-A2") is not None
     await follow(desk, "lamp-A3")
+    assert (await run(desk, runner, 2)).state is CampaignState.RUNNING
+    await act(desk, DeviceInput.RESUME, "lamp-A2")
+    await follow(desk, "lamp-A2")
     campaign = await run(desk, runner, 2)
-    assert (campaign.state, campaign.done, campaign.dropped) == (CampaignState.DONE, 1, 3)
+    assert (campaign.state, campaign.done, campaign.dropped) == (CampaignState.DONE, 2, 2)
+
+
+async def test_who_was_suspended_or_unproven_at_the_start_is_ordered_when_it_is_a_member(
+    desk: Desk, runner: CampaignRunner
+) -> None:
+    """Else it keeps the key for which the campaign was started."""
+    await fleet(desk, 3)
+    await desk.enroll("A5")
+    await act(desk, DeviceInput.SUSPEND, "lamp-A1")
+    desk.clock.at += SECOND
+    await start(desk, Selection(SelectionKind.CLAIM, "batch-7"))
+    await act(desk, DeviceInput.SUSPEND, "lamp-A3")  # before its turn
+    campaign = await run(desk, runner, 3)
+    assert (campaign.total, campaign.ordered, campaign.waiting) == (4, 1, 3)
+    await follow(desk, "lamp-A2")
+    assert (await run(desk, runner, 2)).state is CampaignState.RUNNING
+    for name in ("lamp-A1", "lamp-A3"):
+        await act(desk, DeviceInput.RESUME, name)
+    unproven = (await desk.certificates("lamp-A5"))[-1]
+    await desk.confirm("lamp-A5", unproven.certificate_sha256)
+    campaign = await run(desk, runner, 4)
+    assert (campaign.ordered, campaign.waiting) == (3, 0)
+    for name in ("lamp-A1", "lamp-A3", "lamp-A5"):
+        await follow(desk, name)
+    campaign = await run(desk, runner, 2)
+    assert (campaign.state, campaign.done) == (CampaignState.DONE, 4)
+
+
+async def test_who_never_comes_ends_as_left_out(desk: Desk, runner: CampaignRunner) -> None:
+    await fleet(desk, 1)
+    await desk.enroll("A5")
+    await act(desk, DeviceInput.SUSPEND, "lamp-A1")
+    await start(desk)
+    assert (await run(desk, runner, 2)).waiting == 2
+    await act(desk, DeviceInput.REVOKE, "lamp-A1")
+    desk.clock.at += CONFIRM_WITHIN
+    await desk.lapsing.revoke_unconfirmed()
+    campaign = await run(desk, runner, 2)
+    assert (campaign.state, campaign.dropped) == (CampaignState.DONE, 2)
+
+
+async def test_those_who_are_held_hold_nobody_up(
+    desk: Desk, runner: CampaignRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_runner, "_PAGE", 2)
+    monkeypatch.setattr(campaign_runner, "_FURTHER", 1)
+    await fleet(desk, 5)
+    for number in range(1, 5):
+        await act(desk, DeviceInput.SUSPEND, f"lamp-A{number}")
+    await start(desk, per_minute=6000)
+    assert (await run(desk, runner, 4)).ordered == 1
+    await act(desk, DeviceInput.RESUME, "lamp-A1")
+    campaign = await run(desk, runner, 4)
+    assert (campaign.ordered, campaign.waiting) == (2, 3)
+    assert await order_of(desk, "lamp-A1") is not None
+
+
+async def test_a_campaign_that_waits_for_the_operator_alone_writes_nothing(
+    desk: Desk, runner: CampaignRunner
+) -> None:
+    await fleet(desk, 2)
+    await act(desk, DeviceInput.SUSPEND, "lamp-A1")
+    await start(desk, per_minute=6000)
+    await run(desk, runner, 2)
+    await follow(desk, "lamp-A2")
+    before = await run(desk, runner, 2)
+    assert await run(desk, runner, 10) == before
+    assert before.waiting == 1
+
+
+async def test_who_is_revoked_finds_no_order_when_it_is_reclaimed(
+    desk: Desk, runner: CampaignRunner
+) -> None:
+    await fleet(desk, 1)
+    await start(desk)
+    await run(desk, runner, 1)
+    assert await order_of(desk, "lamp-A1") is not None
+    await act(desk, DeviceInput.REVOKE, "lamp-A1")  # the service is down
+    assert await order_of(desk, "lamp-A1") is None
 
 
 async def test_a_paused_campaign_orders_nobody_and_counts_who_follows(
@@ -319,23 +401,24 @@ async def test_small_pages_lead_to_the_same(
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (named("lamp-A1", "lamp-A2", "lamp-A1"), Preview(2, 0)),
-        (named("lamp-A3"), Preview(0, 1)),
-        (Selection(SelectionKind.GROUP, "lamps"), Preview(2, 1)),
-        (Selection(SelectionKind.CLAIM, "batch-7"), Preview(2, 1)),
-        (EVERYONE, Preview(2, 1)),
+        (named("lamp-A1", "lamp-A2", "lamp-A1"), Preview(2, 0, 0)),
+        (named("lamp-A3", "lamp-A4"), Preview(0, 1, 1)),
+        (Selection(SelectionKind.GROUP, "lamps"), Preview(2, 1, 1)),
+        (Selection(SelectionKind.CLAIM, "batch-7"), Preview(2, 1, 1)),
+        (EVERYONE, Preview(2, 1, 1)),
     ],
 )
 async def test_what_is_selected(
     desk: Desk, runner: CampaignRunner, selection: Selection, expected: Preview
 ) -> None:
-    await fleet(desk, 3)
+    await fleet(desk, 4)
     await act(desk, DeviceInput.SUSPEND, "lamp-A3")
+    await act(desk, DeviceInput.REVOKE, "lamp-A4")
     assert await campaigns.preview(desk.registry, Wanted(selection)) == expected
     assert await desk.read("campaigns", 10) == []
     await start(desk, selection)
     campaign = await run(desk, runner, 4)
-    assert campaign.ordered == expected.members
+    assert (campaign.ordered, campaign.waiting) == (expected.members, expected.held)
     ordered = [row.device_id for row in await rows(desk, campaign, RotationState.ORDERED)]
     assert ordered == ["lamp-A1", "lamp-A2"][: expected.members]
 
