@@ -46,6 +46,9 @@ class RotationReads(Protocol):
         """Devices with a certificate that counts, and none that is valid from `moment` on, or from
         later, and proven; in order."""
 
+    def count_not_renewed_since(self, moment: datetime, now: datetime) -> int:
+        """How many those are."""
+
     def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
         """Certificates of one authority that are neither revoked nor expired, oldest first."""
 

@@ -41,7 +41,7 @@ from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED
 from broker.services.trust_bundles import published_version
 
-_ALL: Final = 1_000_000
+SHOWN_AT_MOST: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class ServerStanding:
     """The bundle's."""
     in_use_since: datetime | None
     """Since when the service gives it with every certificate; none when it doesn't yet."""
+    left: int = 0
+    """Devices that have proven no certificate that came with it."""
     devices: Sequence[str] = ()
-    """Those that have proven no certificate that came with it."""
+    """The first of them."""
     claims: Sequence[str] = ()
     """Claim certificates that were flashed with an older one and may still claim."""
 
@@ -182,17 +184,18 @@ async def _tell(installation: Installation, registry: Registry) -> ServerStandin
     trust = await asyncio.to_thread(read_server_trust, installation.home)
     now = installation.clock.now()
 
-    def work(tx: WriteTransaction) -> ServerStanding:
+    rollover = _rollover(trust)
+
+    def work(tx: WriteTransaction) -> None:
         tx.raise_counter(FLEET_CRL_WANTED)
         tx.raise_counter(ClaimCrl.COUNTER)
-        stands = _standing(tx, trust, now)
-        if stands.rollover is not None:
-            detail = f"infrastructure authority {stands.rollover.new}"
-            code = stands.rollover.phase
-            tx.add_event(Event(now, EventKind.CA_ROLLOVER, code=code, detail=detail))
-        return stands
+        if rollover is not None:
+            detail = f"infrastructure authority {rollover.new}"
+            tx.add_event(Event(now, EventKind.CA_ROLLOVER, code=rollover.phase, detail=detail))
 
-    return await registry.write(work)
+    await registry.write(work)
+    # A large fleet isn't counted while others wait to write.
+    return await registry.read(lambda tx: _standing(tx, trust, now))
 
 
 def _standing(view: ReadTransaction, trust: ServerTrust | None, now: datetime) -> ServerStanding:
@@ -203,7 +206,9 @@ def _standing(view: ReadTransaction, trust: ServerTrust | None, now: datetime) -
     if rollover.is_over or rollover.phase is ServerPhase.RETURNING:
         return ServerStanding(rollover, version, in_use)
     since = _introduced_at(view, rollover) or now
-    devices = view.not_renewed_since(since - BACKDATING, now, _ALL)
+    from_then_on = since - BACKDATING
+    left = view.count_not_renewed_since(from_then_on, now)
+    devices = view.not_renewed_since(from_then_on, now, SHOWN_AT_MOST) if left else []
     claims = [
         claim.name
         for claim in view.claim_certificates()
@@ -211,7 +216,7 @@ def _standing(view: ReadTransaction, trust: ServerTrust | None, now: datetime) -
         and claim.not_after > now
         and claim.not_before < rollover.since - BACKDATING
     ]
-    return ServerStanding(rollover, version, in_use, devices, claims)
+    return ServerStanding(rollover, version, in_use, left, devices, claims)
 
 
 def _in_use_since(view: ReadTransaction, version: int) -> datetime | None:
@@ -233,13 +238,13 @@ def _check(stands: ServerStanding, phase: ServerPhase, abandon: int) -> None:
             "The service hasn't taken up the trust bundle yet.",
             "See that it runs, and try again.",
         )
-    if phase is ServerPhase.FLEET and len(stands.devices) > abandon:
+    if phase is ServerPhase.FLEET and stands.left > abandon:
         raise Problem(
             ProblemCode.DEVICES_LEFT,
-            f"{len(stands.devices):,} devices may not know the new authority: they have proven no "
+            f"{stands.left:,} devices may not know the new authority: they have proven no "
             "certificate that came with it.",
             "Have all devices renew with 'muster rotate start --all' and wait; or give them up "
-            f"with --abandon {len(stands.devices)}.",
+            f"with --abandon {stands.left}.",
         )
     if phase is ServerPhase.CLAIM and len(stands.claims) > abandon:
         raise Problem(

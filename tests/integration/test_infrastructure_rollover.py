@@ -38,7 +38,7 @@ async def test_brokers_change_one_after_the_other(stack: Stack, tmp_path: Path) 
 
     await infrastructure(stack, "start")
     stands = await in_use(stack, 2)
-    assert stands.devices == ["lamp-A1"]
+    assert (stands.left, stands.devices) == (1, ["lamp-A1"])
     with pytest.raises(Problem) as refused:
         await infrastructure(stack, "fleet")
     assert refused.value.code is ProblemCode.DEVICES_LEFT

@@ -58,14 +58,18 @@ _IS_FRESH: Final = sa.and_(
     sa.text("proven.state <> 'revoked' AND proven.state = 'active'"),  # the first is the index's
     _N.c.confirmed_at.is_not(None),
 )
+_IS_NOT_RENEWED: Final = sa.and_(
+    sa.text("certificate.state <> 'revoked'"),
+    _C.c.not_after > _MOMENT,
+    ~sa.exists().where(_N.c.device_id == _C.c.device_id, _IS_FRESH).correlate(_C),
+)
+_COUNT_NOT_RENEWED: Final = sa.select(sa.func.count(_C.c.device_id.distinct())).where(
+    _IS_NOT_RENEWED
+)
 _NOT_RENEWED: Final = (
     sa.select(_C.c.device_id)
     .distinct()
-    .where(
-        sa.text("certificate.state <> 'revoked'"),
-        _C.c.not_after > _MOMENT,
-        ~sa.exists().where(_N.c.device_id == _C.c.device_id, _IS_FRESH).correlate(_C),
-    )
+    .where(_IS_NOT_RENEWED)
     .order_by(_C.c.device_id)
     .limit(_AT_MOST)
 )
@@ -118,6 +122,11 @@ class CaRollovers(Part):
         self._session.flush()
         wanted = {"since": stored(moment), "moment": stored(now), "at_most": limit}
         return [DeviceId(device_id) for (device_id,) in self._session.rows(_NOT_RENEWED, wanted)]
+
+    def count_not_renewed_since(self, moment: datetime, now: datetime) -> int:
+        self._session.flush()
+        wanted = {"since": stored(moment), "moment": stored(now)}
+        return int(self._session.rows(_COUNT_NOT_RENEWED, wanted)[0][0])
 
     def certificates_by(self, generation: int, now: datetime, limit: int) -> list[Certificate]:
         self._session.flush()

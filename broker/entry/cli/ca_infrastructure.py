@@ -126,6 +126,7 @@ def _do(
                 "new": rollover and rollover.new,
                 "bundle_version": standing.version,
                 "in_use_since": standing.in_use_since,
+                "left": standing.left,
                 "devices": standing.devices,
                 "claims": standing.claims,
             }
@@ -140,16 +141,17 @@ def _do(
         "to": f"authority {rollover.new}",
         "trust bundle": str(standing.version),
         "in use since": shown_time(standing.in_use_since),
-        "may not know it": _some(standing.devices),
-        "claim certificates from before": _some(standing.claims),
+        "may not know it": _some(standing.devices, standing.left),
+        "claim certificates from before": _some(standing.claims, len(standing.claims)),
         "started": shown_time(rollover.since),
     }
     table(("field", "value"), list(fields.items()), title="infrastructure authority")
     note(_NEXT[rollover.phase])
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], count: int) -> str:
+    """`count` of them, by the first of their `names`."""
     if not names:
         return "none"
     shown = ", ".join(names[:_SHOWN])
-    return f"{len(names):,}: {shown}{', …' if len(names) > _SHOWN else ''}"
+    return f"{count:,}: {shown}{', …' if count > _SHOWN else ''}"

@@ -192,3 +192,7 @@ async def test_who_has_not_renewed_since(members: SqlRegistry) -> None:
         proven(3, not_after=NOW),
     )
     assert await members.read(lambda tx: tx.not_renewed_since(since, NOW, 10)) == ["lamp-2"]
+    assert await members.read(lambda tx: tx.count_not_renewed_since(since, NOW)) == 1
+    later = since + timedelta(hours=1)
+    assert await members.read(lambda tx: tx.not_renewed_since(later, NOW, 1)) == ["lamp-1"]
+    assert await members.read(lambda tx: tx.count_not_renewed_since(later, NOW)) == 2
