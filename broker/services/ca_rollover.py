@@ -35,7 +35,6 @@ from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED
 
 SHOWN_AT_MOST: Final = 1000
-_BATCH: Final = 5000
 _ALL: Final = 10_000_000
 
 
@@ -124,7 +123,11 @@ class CaRollovers:
             if rollover.phase not in (Phase.LEAVING, Phase.DONE):
                 _leave(tx, rollover, abandon, now)
 
-        return await self._act(work)
+        try:
+            return await self._act(work)
+        except _TooManyLeftError:
+            left = (await self.standing()).left
+            raise _devices_left(max(left, abandon + 1)) from None
 
     async def cancel(self) -> Standing:
         """Goes back: the authority that was there before issues again, and who has moved moves
@@ -180,13 +183,10 @@ class CaRollovers:
         return await self._act(work)
 
     async def _act(self, work: Callable[[WriteTransaction, datetime], None]) -> Standing:
+        """How it stands after the act: a large fleet isn't counted while others wait to write."""
         now = self._clock.now()
-
-        def act(tx: WriteTransaction) -> Standing:
-            work(tx, now)
-            return standing(tx, now)
-
-        return await self._registry.write(act)
+        await self._registry.write(lambda tx: work(tx, now))
+        return await self.standing()
 
 
 def _begun(tx: ReadTransaction, pace: Pace, now: datetime) -> Rollover:
@@ -242,32 +242,58 @@ def _save(tx: WriteTransaction, rollover: Rollover, now: datetime, detail: str) 
     tx.add_event(Event(now, EventKind.CA_ROLLOVER, code=rollover.phase, detail=detail))
 
 
+class _TooManyLeftError(Exception):
+    """More than the operator gives up."""
+
+
+def _devices_left(count: int) -> Problem:
+    return Problem(
+        ProblemCode.DEVICES_LEFT,
+        f"{count:,} devices have only a certificate of the old authority and would be locked out.",
+        "See them with 'muster ca rollover status', and wait until they have moved; or give "
+        f"them up with --abandon {count}.",
+    )
+
+
 def _leave(tx: WriteTransaction, rollover: Rollover, abandon: int, now: datetime) -> None:
     leaving = _advance(rollover, Step.FINISH)
-    _, count = tx.count_moved(rollover.old, rollover.new, now)
-    if count > abandon:
-        raise Problem(
-            ProblemCode.DEVICES_LEFT,
-            f"{count:,} devices have only a certificate of the old authority and would be locked "
-            "out.",
-            "See them with 'muster ca rollover status', and wait until they have moved; or give "
-            f"them up with --abandon {count}.",
-        )
+    # No further than the decision needs.
+    left = tx.left_behind(rollover.old, rollover.new, now, "", abandon + 1)
+    if len(left) > abandon:
+        raise _TooManyLeftError
     _stop(tx, rollover, now)
-    _revoke_rest(tx, rollover, now)
-    detail = f"authority {rollover.old} is dropped for {rollover.new}, {count} devices abandoned"
+    _revoke_rest(tx, rollover, frozenset(left), now)
+    detail = (
+        f"authority {rollover.old} is dropped for {rollover.new}, {len(left)} devices abandoned"
+    )
     _save(tx, leaving, now, detail)
 
 
-def _revoke_rest(tx: WriteTransaction, rollover: Rollover, now: datetime) -> None:
+def _revoke_rest(
+    tx: WriteTransaction, rollover: Rollover, left: frozenset[DeviceId], now: datetime
+) -> None:
     """The registry says then what the broker will: what the old authority issued doesn't count."""
     wanted = tx.counter(FLEET_CRL_WANTED) + 1
-    left: set[DeviceId] = set()
-    while page := tx.left_behind(rollover.old, rollover.new, now, max(left, default=""), _BATCH):
-        left.update(page)
     for each in tx.certificates_by(rollover.old, now, _ALL):
-        tx.save_certificate(_ended(each, each.device_id in left, now))
+        ended = _ended(each, each.device_id in left, now)
+        tx.save_certificate(ended)
         tx.save_lock_out(_lock_out(each, wanted, now))
+        if ended.state is CertificateState.REVOKED:
+            tx.add_event(_event(tx, ended, now))
+
+
+def _event(tx: ReadTransaction, ended: Certificate, now: datetime) -> Event:
+    device = tx.device(ended.device_id)
+    return Event(
+        at=now,
+        kind=EventKind.CERTIFICATE_REVOKED,
+        device_id=ended.device_id,
+        serial_number=device.serial if device else None,
+        claim_name=ended.claim_name,
+        group=device.group if device else None,
+        code=ended.revoked_for,
+        detail=f"certificate {ended.serial}",
+    )
 
 
 def _ended(certificate: Certificate, is_abandoned: bool, now: datetime) -> Certificate:

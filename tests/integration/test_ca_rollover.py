@@ -1,10 +1,12 @@
 """The operational authority is replaced under a living fleet, on both kinds of broker."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from broker.protocol.zones import Zone
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import BrokerKind
 from device_client.keystore import Keystore
-from tests.support.acting import act, as_client, is_admitted, joined
+from tests.support.acting import act, as_client, is_admitted, joined, run_muster
 from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request
 from tests.support.csrs import fresh_key
@@ -233,6 +235,9 @@ async def test_who_is_abandoned_is_thrown_off_and_the_others_live_on(
     assert await admits(stack, quick, tmp_path)
     (lost,) = await stack.certificates_of("A1")
     assert lost.revoked_for is RevocationReason.ABANDONED
+    assert await let_in_until(stack) == {"lamp-A1": None, "lamp-B2": quick.leaf.not_valid_after_utc}
+    _, shown, _ = await run_muster(stack, "devices", "show", "lamp-A1")
+    assert "let in until\tno certificate\n" in shown
     key = fresh_key()
     found = slow.given(key, await recover(stack, slow.recovery(key)))
     assert issuer(found) == issuer_of(stack, 2)
@@ -240,6 +245,13 @@ async def test_who_is_abandoned_is_thrown_off_and_the_others_live_on(
     again = await recover(stack, slow.recovery(fresh_key()))
     assert isinstance(again, Rejected)
     assert again.known_code is Code.RECOVERY_REFUSED
+
+
+async def let_in_until(stack: Stack) -> dict[str, datetime | None]:
+    """As 'muster devices list' says it."""
+    _, out, _ = await run_muster(stack, "devices", "list", "--json")
+    told = {each["id"]: each["let_in_until"] for each in map(json.loads, out.splitlines())}
+    return {name: at and datetime.fromisoformat(at) for name, at in told.items()}
 
 
 async def test_a_service_that_was_down_takes_it_up(stack: Stack, tmp_path: Path) -> None:

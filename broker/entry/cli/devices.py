@@ -20,7 +20,7 @@ from broker.entry.cli.software_shown import (
     software_cells,
     software_json,
 )
-from broker.entry.cli.views import certificate_json, device_json, shown_time
+from broker.entry.cli.views import certificate_json, device_json, let_in_until, shown_time
 from broker.ports import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, DeviceId, GroupName
 from broker.services.device_acts import unknown_device
@@ -31,6 +31,7 @@ recovery.add_to(commands)
 
 _PAGE: Final = 1000
 _REPORTS: Final = 20
+_SOFTWARE: Final = ("runs", "supported until")
 
 
 @commands.command("list")
@@ -69,15 +70,17 @@ def show(
     now = installation.clock.now()
     found = with_registry(installation, lambda registry: _one(registry, device_id))
     device = found.device
+    until = let_in_until(found.certificates, now)
     if as_json:
         more = {
+            "let_in_until": until,
             "certificates": [certificate_json(each) for each in found.certificates],
             "software": software_json(found.software, now),
             "updates": [report_json(each) for each in found.reports],
         }
         emit(device_json(device) | more)
         return
-    _show_device(device)
+    _show_device(device, until)
     show_software(found.software, found.reports, now)
     _show_certificates(found.certificates)
     note(f"Its history: 'muster events --device {device.id}'.")
@@ -94,9 +97,10 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Line:
-    """A device and what it runs; none when it never reported."""
+    """A device, until when a certificate lets it in, and what it runs, as far as it's known."""
 
     device: Device
+    let_in_until: datetime | None
     software: DeviceUpdate | None
 
 
@@ -112,7 +116,7 @@ class _One:
 
 async def _list(registry: Registry, wanted: DeviceFilter, shown: _Shown) -> None:
     total = 0
-    async for page in _pages(registry, wanted):
+    async for page in _pages(registry, wanted, shown.now):
         lines = [each for each in page if not shown.unsupported or _is_unsupported(each, shown.now)]
         _show_lines(lines, shown, is_first=total == 0)
         total += len(lines)
@@ -124,18 +128,27 @@ def _is_unsupported(line: _Line, now: datetime) -> bool:
     return line.software is not None and has_ended(line.software, now)
 
 
-async def _pages(registry: Registry, wanted: DeviceFilter) -> AsyncIterator[list[_Line]]:
+async def _pages(
+    registry: Registry, wanted: DeviceFilter, now: datetime
+) -> AsyncIterator[list[_Line]]:
     """A fleet may be too large to hold; each page is read by itself."""
-    while page := await _page(registry, wanted):
+    while page := await _page(registry, wanted, now):
         yield page
         wanted = replace(wanted, after=page[-1].device.id)
 
 
-async def _page(registry: Registry, wanted: DeviceFilter) -> list[_Line]:
+async def _page(registry: Registry, wanted: DeviceFilter, now: datetime) -> list[_Line]:
     def work(view: ReadTransaction) -> list[_Line]:
         devices = view.devices(wanted)
-        known = {each.device_id: each for each in view.device_updates([d.id for d in devices])}
-        return [_Line(device, known.get(device.id)) for device in devices]
+        ids = [device.id for device in devices]
+        known = {each.device_id: each for each in view.device_updates(ids)}
+        held: dict[DeviceId, list[Certificate]] = {each: [] for each in ids}
+        for certificate in view.certificates_of(ids):
+            held[certificate.device_id].append(certificate)
+        return [
+            _Line(device, let_in_until(held[device.id], now), known.get(device.id))
+            for device in devices
+        ]
 
     return await registry.read(work)
 
@@ -143,7 +156,10 @@ async def _page(registry: Registry, wanted: DeviceFilter) -> list[_Line]:
 def _show_lines(lines: list[_Line], shown: _Shown, *, is_first: bool) -> None:
     if shown.as_json:
         for line in lines:
-            more = {"software": software_json(line.software, shown.now)}
+            more = {
+                "let_in_until": line.let_in_until,
+                "software": software_json(line.software, shown.now),
+            }
             emit(device_json(line.device) | more)
         return
     rows = [
@@ -153,11 +169,12 @@ def _show_lines(lines: list[_Line], shown: _Shown, *, is_first: bool) -> None:
             line.device.group,
             line.device.serial,
             shown_time(line.device.activated_at),
+            _until(line.let_in_until),
             *software_cells(line.software, shown.now),
         )
         for line in lines
     ]
-    columns = ("id", "state", "group", "serial", "active since", "runs", "supported until")
+    columns = ("id", "state", "group", "serial", "active since", "let in until", *_SOFTWARE)
     if rows:
         table(columns, rows, show_columns=is_first)
 
@@ -177,13 +194,18 @@ async def _one(registry: Registry, device_id: str) -> _One:
     return await registry.read(work)
 
 
-def _show_device(device: Device) -> None:
+def _until(moment: datetime | None) -> str:
+    return "no certificate" if moment is None else shown_time(moment)
+
+
+def _show_device(device: Device, until: datetime | None) -> None:
     fields = {
         "state": device.state.value,
         "group": device.group,
         "serial": device.serial,
         "registered": shown_time(device.registered_at),
         "active since": shown_time(device.activated_at),
+        "let in until": _until(until),
     }
     reported = {f"parameter {name}": value for name, value in sorted(device.parameters.items())}
     table(("field", "value"), list((fields | reported).items()), title=f"device {device.id}")

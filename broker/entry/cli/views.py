@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC, durations as in a group file, and what isn't there is null.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from broker.core.campaign import Campaign, Rotation
@@ -83,6 +84,16 @@ def device_json(device: Device) -> Json:
         "registered_at": device.registered_at,
         "activated_at": device.activated_at,
     }
+
+
+def let_in_until(certificates: Iterable[Certificate], now: datetime) -> datetime | None:
+    """When the last of those ends that let their device in now; none when there is none."""
+    ends = [
+        min(each.not_after, each.grace_until or each.not_after)
+        for each in certificates
+        if each.is_live(now)
+    ]
+    return max(ends, default=None)
 
 
 def certificate_json(certificate: Certificate) -> Json:

@@ -1,14 +1,18 @@
 """What the operator's acts and the service's steps make of an authority's replacement."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from broker.adapters.registry.ca_rollovers import CaRollovers as CaRolloverRows
 from broker.core.ca_rollover import InForce, Phase, Rollover, in_force
 from broker.core.campaign import CampaignState, SelectionKind
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, RevocationReason
+from broker.ports import WriteTransaction
 from broker.protocol.messages import RenewRequest
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import DeviceOrigin
@@ -158,7 +162,45 @@ async def test_whom_the_operator_gives_up_is_abandoned_and_owed_a_lock_out(
     (owed,) = await operator.desk.read("waiting_lock_outs", 10)
     assert owed.device_id == "lamp-A1"
     assert owed.crl_wanted == await operator.desk.read("counter", "crl.fleet.wanted")
+    # It is a member still: it recovers by its key, and nobody suspects it.
     assert (await operator.desk.device()).state is DeviceState.ACTIVE
+    revoked = [e for e in await operator.desk.events() if e.kind is EventKind.CERTIFICATE_REVOKED]
+    assert [(e.device_id, e.serial_number, e.group, e.code, e.detail) for e in revoked] == [
+        ("lamp-A1", "A1", "lamps", "abandoned", f"certificate {lost.serial}")
+    ]
+
+
+async def test_no_fleet_is_counted_while_others_wait_to_write(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a second and more in a large one."""
+    await operator.desk.join("A1")
+    await operator.moving()
+    counted_while_writing: list[bool] = []
+    is_writing, write, count = False, operator.desk.registry.write, CaRolloverRows.count_moved
+
+    async def watched(work: Callable[[WriteTransaction], Any]) -> Any:
+        def with_mark(tx: WriteTransaction) -> Any:
+            nonlocal is_writing
+            is_writing = True
+            try:
+                return work(tx)
+            finally:
+                is_writing = False
+
+        return await write(with_mark)
+
+    def noted(self: CaRolloverRows, *arguments: Any) -> tuple[int, int]:
+        counted_while_writing.append(is_writing)
+        return count(self, *arguments)
+
+    monkeypatch.setattr(operator.desk.registry, "write", watched)
+    monkeypatch.setattr(CaRolloverRows, "count_moved", noted)
+    await operator.rollovers.pause()
+    await operator.rollovers.resume()
+    assert await problem(operator.rollovers.finish(0)) is ProblemCode.DEVICES_LEFT
+    await operator.rollovers.finish(1)
+    assert counted_while_writing == [False] * 4
 
 
 async def test_an_unproven_certificate_of_the_old_authority_lapses(operator: Operator) -> None:
