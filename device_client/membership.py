@@ -25,6 +25,7 @@ from device_client.errors import (
     RequestRejected,
     StateUnusable,
 )
+from device_client.expiry import Expiry
 from device_client.identity import Identity
 from device_client.keystore import Keystore
 from device_client.online import Reconnect
@@ -61,8 +62,8 @@ class Membership:
         self._timekeeper = conversations.timekeeper
         self._succeeding = succeeding
         self._trials = trials
+        self._expiry = Expiry(conversations.timekeeper)
         self._doubted = False
-        self._is_over = False
         self._made_fresh_key = False
         self._tried: Identity | None = None
 
@@ -77,7 +78,7 @@ class Membership:
             log.info("connected to the fleet as %s", identity.device_id)
             self.last_error = None
             self.in_a_row = 0
-            self._is_over = False
+            self._expiry.forget()
             self.online_since = time.monotonic()
             self._status.note(Activity.ONLINE, self._timekeeper.standing())
             yield identity, line.connection
@@ -90,19 +91,13 @@ class Membership:
             return await self._enroll()
         if await on_disk(_is_rooted, current):
             self._timekeeper.not_before(current.not_before)
-        is_over = self._is_certainly_over(current)
         successor = await on_disk(self._keystore.succession.successor)
-        chosen = self._trials.choose(current, successor, is_over)
+        over = [one for one in (successor, current) if one and self._expiry.is_certain(one)]
+        chosen = self._trials.choose(current, successor, over)
         doubted, self._doubted = self._doubted, False
-        if is_over and chosen == current and current.confirmed_at is not None:
-            return await self._recover(current)
-        if doubted or (is_over and chosen == current):
-            return await self._enroll()
-        return chosen
-
-    def _is_certainly_over(self, current: Identity) -> bool:
-        """Whether it has expired, by more than this device's clock."""
-        return self._is_over or current.not_after <= self._timekeeper.floor()
+        if chosen in over:
+            return await self._recover(over, current)
+        return await self._enroll() if doubted else chosen
 
     async def _enroll(self) -> Identity:
         """Asks the claim zone with the kept key, and stores what it grants."""
@@ -119,23 +114,39 @@ class Membership:
         log.info("accepted as %s until %s", identity.device_id, identity.not_after)
         return identity
 
-    async def _recover(self, expired: Identity) -> Identity:
-        """Name and history go on; where that is refused, a claim may still be granted."""
-        claim = await on_disk(self._remembered)
+    async def _recover(self, over: list[Identity], current: Identity) -> Identity:
+        """Name and history go on; where that is refused, a claim may still be granted.
+
+        Only the service knows which of two it saw proven last, so it's asked with each that is
+        `over`. If `current` isn't, that goes on.
+        """
         self._status.note(Activity.RECOVERING)
-        try:
-            return await self._succeeding.recover(claim, expired)
-        except RequestRejected as refused:
-            self._is_over = False  # whatever said so: the fleet is asked again before the next time
-            if not retry.may_claim_instead(refused.rejected.known_code):
-                raise
-            log.warning("%s: %s %s", refused.stable_code, refused, refused.remedy)
+        self._trials.recovering(current in over)
+        claim = await on_disk(self._remembered)
+        refusals = []
+        for one in over:
             try:
-                return await self._enroll()
-            except RequestRejected as error:
-                if error.rejected.known_code is Code.KEY_IN_USE and not self._made_fresh_key:
-                    raise  # an operator who reclaimed it expects another key
-                raise refused from error
+                granted = await self._succeeding.recover(claim, one)
+            except RequestRejected as refused:
+                self._expiry.doubt(one)
+                if not retry.may_claim_instead(refused.rejected.known_code):
+                    raise
+                log.warning("%s: %s %s", refused.stable_code, refused, refused.remedy)
+                refusals.append(refused)
+            else:
+                self._trials.begin()
+                return granted
+        if current not in over:
+            self._trials.recovery_refused()
+            return current
+        try:
+            return await self._enroll()
+        except RequestRejected as error:
+            if current.confirmed_at is None:
+                raise  # most likely it never was a member
+            if error.rejected.known_code is Code.KEY_IN_USE and not self._made_fresh_key:
+                raise  # an operator who reclaimed it expects another key
+            raise refusals[0] from error
 
     async def _confirm(self, line: Line, identity: Identity) -> Identity:
         if line.connection.is_provisional:
@@ -179,8 +190,11 @@ class Membership:
                 successor = await on_disk(self._keystore.succession.successor)
                 if successor is not None:
                     return await self._learn_of_two(error, self._tried, successor)
+                if self._expiry.explains(error, self._tried):
+                    return self._expiry.hear(self._tried)
             if isinstance(error, CertificateRefused) and error.zone is Zone.FLEET:
-                return self._learn_from_refusal(error)
+                self._doubted = self.in_a_row >= retry.TRIES_BEFORE_DOUBT
+                return self.in_a_row == retry.TRIES_BEFORE_DOUBT
             if isinstance(error, KeyTooOld):
                 return self.in_a_row == 1
             if isinstance(error, RequestRejected):
@@ -191,37 +205,23 @@ class Membership:
         """While there are two identities, the failure of one begins the turn of the other."""
         succession = self._keystore.succession
         current = await on_disk(self._keystore.current)
+        is_over = self._expiry.explains(error, tried)
+        if is_over:
+            self._expiry.hear(tried)
         if isinstance(error, CertificateRefused):
             self._doubted = self.in_a_row >= 2 * retry.TRIES_BEFORE_DOUBT
-        if tried != successor and self._says_over(error, tried):
-            self._is_over = True
+        is_worthless = retry.is_worthless(error) and not is_over
         if tried == successor and current is not None:
-            if self._trials.successor_failed(error, self._is_certainly_over(current)):
+            self._trials.successor_failed(error)
+            if is_worthless:
                 log.warning("the next certificate is given up")
                 await on_disk(succession.drop, current)
                 self._trials.begin()
             return False
         self._trials.current_failed(error)
-        if current is None or retry.is_worthless(error):
+        if current is None or is_worthless:
             await on_disk(succession.take_the_place_of_current)
         return False
-
-    def _learn_from_refusal(self, error: CertificateRefused) -> bool:
-        """By the fleet broker, with the only identity there is."""
-        if self._tried is not None and self._says_over(error, self._tried):
-            return self._learn_that_it_is_over()
-        self._doubted = self.in_a_row >= retry.TRIES_BEFORE_DOUBT
-        return self.in_a_row == retry.TRIES_BEFORE_DOUBT
-
-    def _learn_that_it_is_over(self) -> bool:
-        is_news, self._is_over = not self._is_over, True
-        return is_news
-
-    def _says_over(self, error: DeviceError, tried: Identity) -> bool:
-        """Whether the reason is that the certificate has expired: so they say, or the clock."""
-        if isinstance(error, CertificateRefused):
-            return error.expired or tried.not_after <= self._timekeeper.now()
-        return retry.says_expired(error)
 
     async def _learn_from_rejection(self, code: Code | None) -> bool:
         match code:
@@ -230,8 +230,6 @@ class Membership:
                 if current is not None:
                     await on_disk(self._keystore.discard_certificate, current)
                 return self.in_a_row == 1
-            case Code.CERTIFICATE_EXPIRED:
-                return self._learn_that_it_is_over()
             case Code.CERTIFICATE_UNKNOWN:
                 self._doubted = True
                 return self.in_a_row == 1

@@ -61,7 +61,8 @@ class Succession:
         """The key to ask for the successor of `current` with: a kept one before a new one.
 
         The same key gets the same certificate, if the service has granted one in an answer that
-        never came. `at` is this device's clock, for a new key.
+        never came, whichever of two identities it was asked for with. `at` is this device's clock,
+        for a new key.
         """
         kept = self._kept(current)
         if kept is not None:
@@ -79,7 +80,13 @@ class Succession:
         durable.remove(self._file)
 
     def stage(self, grant: Grant, current: Identity, key: NextKey, origin: Origin) -> Identity:
-        """Makes the grant the successor of `current`, in the place of an earlier one."""
+        """Makes the grant the successor of `current`, in the place of an earlier one.
+
+        Only the one that the service saw proven last can recover: if that's the earlier successor,
+        it's the identity in use before it is followed.
+        """
+        if origin is Origin.RECOVERY and current == self.successor():
+            self._take_over(current)
         slot = self._slots.fill(grant, current.serial, keys.to_pem(key.key), origin)
         self._slots.name(_NEXT, slot)
         durable.remove(self._file)
@@ -112,7 +119,8 @@ class Succession:
         elif successor is None or successor == current:
             self._slots.unname(_NEXT)
             successor = None
-        if self._kept(current) is None or successor is not None:
+        kept = self._kept(current)
+        if kept is None or (successor is not None and _is_of(kept, successor)):
             self.forget_key()
         self._slots.keep_only([one for one in (current, successor) if one is not None])
         return current
@@ -137,4 +145,11 @@ class Succession:
         except (Refused, ValueError):
             log.warning("the key for the next certificate is damaged: a new one will be made")
             return None
-        return key if record.predecessor == current.certificate_sha256 else None
+        in_use = (current, self._slots.named(CURRENT), self.successor())
+        known = {one.certificate_sha256 for one in in_use if one is not None}
+        return key if record.predecessor in known else None
+
+
+def _is_of(key: NextKey, granted: Identity) -> bool:
+    """Whether `granted` is what was asked for with the key."""
+    return keys.fingerprint(key.key.public_key()) == granted.key_sha256

@@ -43,12 +43,12 @@ async def test_a_certificate_past_two_thirds_is_renewed(fleet: FakeFleet, tmp_pa
     fleet.service.lifetime = timedelta(hours=1)
     async with running(tmp_path / "state", fleet) as one:
         await one.proves(lambda new: new.key_sha256 != old.key_sha256)
+        await eventually(lambda: not old.directory.exists())
         new = one.identity()
     (request,) = fleet.service.renews
     assert request.order is None
     assert new.device_id == old.device_id
     assert new.origin is Origin.RENEWAL
-    assert not old.directory.exists()
     assert len(fleet.service.enrolls) == 1
 
 
@@ -138,6 +138,30 @@ async def test_a_successor_that_the_broker_refuses_is_given_up_for_the_old_one(
         await fleet.fleet.control.disconnect(old.device_id)
         await one.proves(lambda new: new.order == 1)
         assert one.identity().key_sha256 not in (old.key_sha256, refused.key_sha256)
+    assert len(fleet.service.enrolls) == 1
+
+
+async def test_a_successor_that_ended_unproven_is_given_up_for_the_old_one(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    """The service takes it for no recovery, and the old one works: it never saw it proven."""
+    async with running(tmp_path / "state", fleet) as one:
+        await one.is_online()
+        old, confirmed = one.identity(), len(fleet.service.confirms)
+        fleet.service.confirm_script.extend([SILENCE] * 100)
+        fleet.service.lifetime = timedelta(seconds=4)
+        await fleet.service.retain(ORDERS, order(1))
+        await eventually(lambda: len(fleet.service.confirms) > confirmed)
+        ended = one.store.succession.successor()
+        assert ended is not None
+        await eventually(lambda: datetime.now(UTC) > ended.not_after)
+        fleet.service.recover_script.extend([Refused(Code.RECOVERY_REFUSED)] * 100)
+        fleet.service.lifetime = timedelta(hours=1)
+        await fleet.fleet.control.disconnect(old.device_id)
+        fleet.service.confirm_script.clear()
+        await one.proves(lambda new: new.order == 1)
+        assert one.identity().key_sha256 not in (old.key_sha256, ended.key_sha256)
+        assert one.identity().origin is Origin.RENEWAL
     assert len(fleet.service.enrolls) == 1
 
 

@@ -137,12 +137,14 @@ def renew(state: Path, service: Service) -> None:
         store.succession.promote(successor, NOW)
 
 
-def stage(store: Keystore, service: Service, current: Identity) -> Identity:
+def stage(
+    store: Keystore, service: Service, current: Identity, origin: Origin = Origin.RENEWAL
+) -> Identity:
     """Asks for the successor with the kept key, as the agent does."""
     key = store.succession.key_for(current, KeyType.P256, NOW)
     answer = service.enroll(keys.signing_request(key.key))
     grant = check_answer(answer, keys.fingerprint(key.key.public_key()), service.trust, NOW)
-    return store.succession.stage(grant, current, key, Origin.RENEWAL)
+    return store.succession.stage(grant, current, key, origin)
 
 
 def give_up(state: Path, service: Service) -> None:

@@ -1,6 +1,7 @@
 """Members whose certificates have ended, without waiting until one does."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,9 @@ from broker.adapters.registry.engine import writing_engine
 from broker.adapters.registry.moments import stored
 from broker.adapters.registry.schema import CERTIFICATE
 from broker.registries import open_registry
+from device_client import answers, identity
+from device_client.answers import Grant
+from device_client.identity import Identity
 from tests.support.members import Holder, join
 from tests.support.stack import Stack
 
@@ -32,6 +36,34 @@ async def expired(stack: Stack, place: Path, serial: str) -> Holder:
     pem = ended.public_bytes(Encoding.PEM).decode()
     await asyncio.to_thread(_rewrite, stack, ended)
     return replace(joined, chain=joined.chain.replace(joined.pem, pem))
+
+
+async def sleep_past_expiry(stack: Stack, state: Path) -> None:
+    """Every certificate in the state directory of a device that is off ended a minute ago."""
+    for slot in sorted((state / "credentials").iterdir()):
+        await asyncio.to_thread(_end_slot, stack, identity.read_slot(slot))
+
+
+def _end_slot(stack: Stack, good: Identity) -> None:
+    """The slot as before, with a certificate that is the same in all but its dates."""
+    key_pem, old = identity.read_key(good.directory), identity.leaf_pem(good)
+    ended = _ended(stack, x509.load_pem_x509_certificate(old.encode()))
+    _rewrite(stack, ended)
+    new = ended.public_bytes(Encoding.PEM).decode()
+    grant = Grant(
+        device_id=good.device_id,
+        chain=good.chain_file.read_text("ascii").replace(old, new),
+        certificate_sha256=answers.fingerprint(ended),
+        fleet=good.fleet,
+        trust_bundle=good.trust_bundle,
+        not_before=ended.not_valid_before_utc,
+        order=good.order,
+    )
+    shutil.rmtree(good.directory)
+    good.directory.mkdir(0o700)
+    identity.write_slot(good.directory, grant, good.serial, key_pem, good.origin)
+    if good.confirmed_at is not None:
+        identity.record_confirmation(identity.read_slot(good.directory), good.confirmed_at)
 
 
 def _ended(stack: Stack, good: x509.Certificate) -> x509.Certificate:

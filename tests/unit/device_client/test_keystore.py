@@ -9,6 +9,7 @@ import pytest
 from broker.protocol.names import SerialNumber
 from device_client import keys, keystore
 from device_client.errors import StateLocked, StateUnusable
+from device_client.identity import Origin
 from device_client.keys import KeyType
 from tests.support import device_claims
 from tests.support.device_claims import SERIAL, Service, assert_settled
@@ -174,3 +175,33 @@ def test_what_a_crash_left_in_between_is_cleared(tmp_path: Path) -> None:
     shutil.copytree(first.directory, tmp_path / "credentials" / "7")
     (tmp_path / ".pending.json.new").touch()
     assert_settled(tmp_path, service, device_claims.claim(tmp_path, service))
+
+
+def test_a_successor_that_could_recover_is_the_one_in_use(tmp_path: Path) -> None:
+    """The service saw it proven, and the one before it is of no use any more."""
+    service = Service()
+    device_claims.claim(tmp_path, service)
+    with keystore.opened(tmp_path) as store:
+        current = store.current()
+        assert current is not None
+        successor = device_claims.stage(store, service, current)
+        recovered = device_claims.stage(store, service, successor, Origin.RECOVERY)
+        assert store.current() == successor
+        assert store.succession.successor() == recovered
+        assert not current.directory.exists()
+
+
+def test_the_key_that_is_asked_for_is_the_same_whichever_of_two_asks(tmp_path: Path) -> None:
+    """Also after a restart: the service may have certified it in an answer that never came."""
+    service = Service()
+    device_claims.claim(tmp_path, service)
+    with keystore.opened(tmp_path) as store:
+        current = store.current()
+        assert current is not None
+        successor = device_claims.stage(store, service, current)
+        kept = store.succession.key_for(successor, KeyType.P256, device_claims.NOW)
+        assert keys.fingerprint(kept.key.public_key()) != successor.key_sha256
+    with keystore.opened(tmp_path) as store:
+        for one in (current, successor):
+            again = store.succession.key_for(one, KeyType.P256, device_claims.NOW)
+            assert keys.to_pem(again.key) == keys.to_pem(kept.key)

@@ -15,7 +15,7 @@ from device_client.errors import (
     ServerNotTrusted,
     Unreachable,
 )
-from device_client.retry import TRIES_BEFORE_DOUBT, Prospect, prospect
+from device_client.retry import TRIES_BEFORE_DOUBT, Prospect, is_worthless, prospect
 
 NEVER = {
     "payload_too_large",
@@ -78,3 +78,10 @@ def test_a_refused_certificate_is_shown_again_before_it_is_believed(
     for number in range(1, TRIES_BEFORE_DOUBT):
         assert prospect(CertificateRefused(zone), number) is Prospect.SOON
     assert prospect(CertificateRefused(zone), TRIES_BEFORE_DOUBT) is in_the_end
+
+
+def test_what_the_service_disowns_is_worthless() -> None:
+    assert is_worthless(rejected("certificate_revoked"))
+    assert is_worthless(rejected("certificate_unknown"))
+    assert not is_worthless(rejected("busy"))
+    assert not is_worthless(CertificateRefused(Zone.FLEET)), "nobody said why"
