@@ -135,5 +135,6 @@ class RenewalDuty:
         self._order, self._follow_at = order, None
         if order is not None and order.version > identity.order:
             share = schedule.draw(identity, str(order.version))
-            self._follow_at = schedule.spread(self._timekeeper.now(), order.renew_by, share)
+            now = self._timekeeper.now()
+            self._follow_at = schedule.spread(now, order.renew_by, share, order.ordered_at)
             log.info("ordered to renew by %s: at %s", order.renew_by, self._follow_at)

@@ -5,7 +5,7 @@ that the time stays the same when it's asked for again.
 """
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from device_client.identity import Identity
@@ -23,9 +23,18 @@ def renewal_time(not_before: datetime, not_after: datetime, draw: float) -> date
     return not_before + (not_after - not_before) * share
 
 
-def spread(now: datetime, renew_by: datetime, draw: float) -> datetime:
-    """When to follow an order that came `now`: evenly over what is left, or now if nothing is."""
-    return now + max(renew_by - now, now - now) * draw
+def spread(
+    now: datetime, renew_by: datetime, draw: float, ordered_at: datetime | None = None
+) -> datetime:
+    """When to follow an order that came `now`: evenly over what is left, or now if nothing is.
+
+    By a clock that is behind, too much is left: it's never more than there was at `ordered_at`, as
+    far as that is known.
+    """
+    left = renew_by - now
+    if ordered_at is not None:
+        left = min(left, renew_by - ordered_at)
+    return now + max(left, timedelta()) * draw
 
 
 def planned(identity: Identity) -> datetime:

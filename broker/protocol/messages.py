@@ -116,6 +116,9 @@ class RotationOrder:
     """Rises with each order for this device."""
     renew_by: Moment
     """Spread the renewal over the time that is left; what is past means now."""
+    ordered_at: Moment | None = None
+    """When it was given. Spread the renewal over no longer than from then to `renew_by`: a device
+    whose clock is behind may take the time that is left for longer. None from earlier services."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -250,7 +250,7 @@ def _order_each(
             ordered_at=now,
         )
         campaign = _move(tx, campaign, row, ordered)
-        order = RotationOrder(version=version, renew_by=follow_by)
+        order = RotationOrder(version=version, renew_by=follow_by, ordered_at=now)
         messages[desired_topic(row.device_id, Desired.ROTATION)] = codec.encode(order)
         tx.add_event(_event(device, EventKind.ROTATION_ORDERED, ordered, now))
     tx.retain(messages)

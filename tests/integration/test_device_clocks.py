@@ -84,6 +84,20 @@ async def test_a_renewal(fleet: FakeFleet, tmp_path: Path, make_clock: Callable[
         await one.proves(lambda new: new.order == 1)
 
 
+async def test_an_order_is_not_put_off_by_a_clock_that_is_behind(
+    fleet: FakeFleet, tmp_path: Path
+) -> None:
+    """All that this device has seen signed is a month old: so much later is the order's time."""
+    fleet.service.lifetime = timedelta(days=90)
+    topic = desired_topic(DeviceId("device-A1"), Desired.ROTATION)
+    given = datetime.now(UTC) + timedelta(days=30)
+    order = RotationOrder(version=1, ordered_at=given, renew_by=given + timedelta(seconds=2))
+    async with running(tmp_path / "state", fleet, clock=since_1970()) as one:
+        await one.is_online()
+        await fleet.service.retain(topic, order)
+        await one.proves(lambda new: new.order == 1)
+
+
 @over_clocks
 async def test_a_recovery(
     fleet: FakeFleet, tmp_path: Path, make_clock: Callable[[], Clock]

@@ -14,6 +14,7 @@ from broker.core.campaign import (
     Selection,
     SelectionKind,
 )
+from broker.core.campaign_pace import renew_by
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import Certificate, EventKind
 from broker.protocol import codec, limits
@@ -105,6 +106,8 @@ async def test_a_campaign_orders_at_its_pace_and_ends_when_all_have_followed(
     assert (first.total, first.ordered, first.waiting, first.is_listed) == (3, 1, 2, True)
     order = await order_of(desk, "lamp-A1")
     assert order is not None
+    assert order.ordered_at is not None
+    assert order.renew_by == renew_by(first, order.ordered_at)
     assert await order_of(desk, "lamp-A2") is None
     await run(desk, runner, 2)
     for name in ("lamp-A1", "lamp-A2", "lamp-A3"):
