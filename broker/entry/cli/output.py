@@ -1,5 +1,6 @@
 """What the commands print: results to stdout, everything else to stderr; pictures on terminals."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ def note(text: str, style: str = "") -> None:
 
 def emit(value: object) -> None:
     """One JSON value on one line of stdout."""
-    print(msgspec.json.encode(value).decode(), flush=True)
+    print(_escaped(msgspec.json.encode(value).decode()), flush=True)
 
 
 def counted(number: int, noun: str) -> str:
@@ -86,3 +87,10 @@ def _console(*, stderr: bool) -> Console:
 def _printable(text: str) -> str:
     """Without what would steer a terminal: parts of it were sent by devices."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
+
+
+def _escaped(text: str) -> str:
+    """The same JSON: what steers a terminal stands in strings only, where it may be escaped."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)

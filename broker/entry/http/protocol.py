@@ -3,8 +3,9 @@
 uvicorn bounds a request's head (16 KiB, set in `server`), what it buffers of a body and of an
 answer, and the idle time between two requests. It doesn't bound how many connections wait with a
 request half sent (its own limit of concurrency counts them, and then refuses others), how long a
-request may take to arrive, how long an answer may take to be read, or how many are asked for in a
-second. Here these are bounded.
+request may take to arrive, in how many pieces (each chunk of a body is an event of its own,
+whatever its size), how long an answer may take to be read, or how many are asked for in a second.
+Here these are bounded.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.core.ocsp import MAX_QUESTION
 from broker.entry.http.turns import Turns
 
 MAX_CONNECTIONS: Final = 256
@@ -26,8 +28,31 @@ REQUEST_S: Final = 10.0
 """From a request's first byte to its last."""
 STALL_S: Final = 120.0
 """How long a client may leave an answer unread; one on a slow line reads now and then."""
+MAX_BODY: Final = MAX_QUESTION
+"""Bytes; only questions for certificates' status have any."""
+HEAD: Final = 16_384
+"""Bytes of a request's head."""
 _IN_HAND: Final = frozenset({h11.IDLE, h11.SEND_BODY})
 """The states of a client of which more of a request is to come."""
+
+
+class _ShortBodies(h11.Connection):
+    """Refuses a request by its head where its body isn't announced, or too long."""
+
+    def next_event(self) -> Any:
+        """As `h11.Connection` says."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            _check_body(event)
+        return event
+
+
+def _check_body(request: h11.Request) -> None:
+    headers = dict(request.headers)
+    # h11 has checked that it's a number, and that there is one only.
+    length = int(headers.get(b"content-length", b"0"))
+    if b"transfer-encoding" in headers or length > MAX_BODY:
+        raise h11.RemoteProtocolError("a body of such a kind is not read", 413)
 
 
 class BoundedProtocol(H11Protocol):
@@ -41,6 +66,7 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.conn = _ShortBodies(h11.SERVER, HEAD)
         self._arriving: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._has_turn = False

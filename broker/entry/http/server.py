@@ -20,7 +20,6 @@ from broker.entry.http.protocol import (
 )
 from broker.entry.http.turns import Turns
 
-_HEAD: Final = 16_384
 _IDLE_S: Final = 15
 _GRACE_S: Final = 2
 """How long answers under way may take to finish at the end; the service as a whole has 4 s."""
@@ -99,7 +98,6 @@ def _config(app: ASGIApp, allowed: Allowed) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_GRACE_S,
-        h11_max_incomplete_event_size=_HEAD,
         backlog=_BACKLOG,
     )
 

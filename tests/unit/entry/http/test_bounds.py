@@ -241,6 +241,26 @@ async def test_a_head_that_is_too_long_is_refused(port: int) -> None:
         await ended(reader)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"Transfer-Encoding: chunked", b"Content-Length: 2049", b"Content-Length: 99999999999999"],
+)
+@pytest.mark.parametrize("path", [b"/body", b"/"])
+async def test_a_body_that_may_be_endless_is_refused_before_it_is_read(
+    port: int, path: bytes, head: bytes
+) -> None:
+    """A byte in a chunk of its own costs as much as thousands: nobody else was answered."""
+    async with connection(port) as (reader, writer):
+        writer.write(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+        writer.write(b"1\r\nA\r\n" * 10_000)
+        assert b" 400 " in await reader.readline()
+        await ended(reader)
+
+
+async def test_a_body_of_a_question_s_size_is_read(port: int) -> None:
+    assert (await ask(port, "/body", method="POST", body=b"x" * 2048)).body == b"2048"
+
+
 async def test_the_end_doesn_t_wait_for_who_reads_for_ever() -> None:
     async with serving(PAGES, "127.0.0.1", 0) as port, connection(port) as (reader, writer):
         writer.write(WHOLE.replace(b"GET /", b"GET /endless"))
