@@ -397,6 +397,7 @@ def test_common_options_may_stand_anywhere() -> None:
     ],
 )
 def test_a_remedy_is_said_once(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    assert "do that" not in str(error).lower(), "a log has a field for it"
     report(error)
     said = capsys.readouterr().err.lower()
     assert said.startswith("error: it is so. [")

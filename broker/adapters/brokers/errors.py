@@ -24,7 +24,7 @@ class BrokerControlError(Exception):
     """
 
     def __init__(self, code: BrokerControlCode, message: str, remedy: str) -> None:
-        super().__init__(f"{message}: {remedy}")
+        super().__init__(message)
         self.code = code
         self.message = message
         self.remedy = remedy

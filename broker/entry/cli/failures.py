@@ -89,8 +89,7 @@ def _explain(error: BaseException) -> tuple[str, str, str]:
         return error.code, error.detail or explanation.message, explanation.remedy
     if isinstance(error, Explained):
         remedy = _REMEDIES.get(error.code, error.remedy)
-        # Some carry the remedy in their text too, for the logs.
-        return error.code, str(error).removesuffix(error.remedy).rstrip(": "), remedy
+        return error.code, str(error), remedy
     if isinstance(error, OSError):
         return _explain_system(error)
     remedy = f"This is a fault in Muster: please report it, with what {DEBUG}=1 shows."

@@ -28,7 +28,7 @@ class BrokerError(Exception):
     """
 
     def __init__(self, code: BrokerErrorCode, message: str, remedy: str) -> None:
-        super().__init__(f"{message} {remedy}")
+        super().__init__(message)
         self.code = code
         self.message = message
         self.remedy = remedy
