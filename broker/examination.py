@@ -88,12 +88,12 @@ def _examine_settings(path: Path) -> Iterator[Finding]:
     if path.is_file():
         return
     remedy = "Restore it from the backup of this home."
-    in_force = "the defaults are in force: embedded brokers, SQLite"
+    instead = "the defaults are in force: embedded brokers, SQLite"
     if os.path.lexists(path):
-        message = f"It isn't a regular file, so {in_force}."
+        message = f"It isn't a regular file, so {instead}."
         yield Finding(Level.ERROR, "settings", path.name, message, remedy)
     else:
-        message = f"It is missing, so {in_force}."
+        message = f"It is missing, so {instead}."
         yield Finding(Level.WARNING, "settings", path.name, message, remedy)
 
 

@@ -62,10 +62,10 @@ def initialise(path: Path, choices: Choices, passphrase: bytes | None, now: date
             "Use it with --home, or name another folder.",
         )
     text = settings_text(choices)
-    _check_settings(text)
+    settings = _checked_settings(text)
     if not home.ca.is_dir():
         create_home(home, hosts=choices.hosts, passphrase=passphrase, now=now)
-    _migrate(home, Settings(**tomllib.loads(text)))
+    _migrate(home, settings)
     _write_whole(home, text)
     read_settings(home.path)
     return home
@@ -133,9 +133,9 @@ def _refuse_password(url: str) -> None:
         )
 
 
-def _check_settings(text: str) -> None:
+def _checked_settings(text: str) -> Settings:
     try:
-        Settings(**tomllib.loads(text))
+        return Settings(**tomllib.loads(text))
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])

@@ -80,12 +80,9 @@ class Revocation:
 class IssuingAuthority(Protocol):
     """Signs operational certificates and their CRL."""
 
-    @property
-    def chain_pem(self) -> str:
-        """What a device sends after a certificate that is issued now: the issuing CA's, in PEM."""
-
     def chain_of(self, generation: int) -> str:
-        """The same for a certificate of any authority that is trusted; empty for others'."""
+        """What a device sends after a certificate of this authority: the issuing CA's, in PEM;
+        empty for one that isn't trusted."""
 
     def issue(
         self,
@@ -306,9 +303,7 @@ class BrokerControl(Protocol):
 class Publisher(Protocol):
     """Sends what the service says on one zone's broker."""
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
         """Returns when the broker has it (PUBACK).
 
         Raises:

@@ -63,9 +63,7 @@ class Links:
     def __init__(self) -> None:
         self.by_zone: dict[Zone, BrokerLink] = {}
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
         """Publishes on the zone's broker.
 
         Raises:
@@ -74,7 +72,7 @@ class Links:
         link = self.by_zone.get(zone)
         if link is None:
             raise PublishError(f"no link to the {zone} broker")
-        await link.publish(topic, payload, retain=retain)
+        await link.publish(topic, payload)
 
 
 def _mosquitto(home: MusterHome, settings: Settings, zone: Zone) -> MosquittoControl:

@@ -32,9 +32,7 @@ CLEAR_EVERY_S: Final = 0.2
 class _Nowhere:
     """A broker that takes every answer at once."""
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
         """Forgets it."""
 
 

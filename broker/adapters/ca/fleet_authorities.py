@@ -52,11 +52,6 @@ class FleetAuthorities:
         """The authorities whose certificates count, for answers about their status."""
         return tuple(signer for each in self._trusted.values() for signer in each.signers)
 
-    @property
-    def chain_pem(self) -> str:
-        """The certificate of the authority that issues."""
-        return self._issuing.chain_pem
-
     def chain_of(self, generation: int) -> str:
         """The certificate of the authority that issued it, while that is trusted."""
         known = self._trusted.get(generation)

@@ -126,13 +126,13 @@ class BrokerLink:
                 await self._mark_known.wait()
         return self._mark
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    async def publish(self, topic: str, payload: bytes) -> None:
         """Returns when the broker has the message.
 
         Raises:
             PublishError: there is no connection, or it ended before the broker said so.
         """
-        await self._connected().publish(topic, payload, retain=retain)
+        await self._connected().publish(topic, payload)
 
     async def retain(self, messages: Messages) -> None:
         """Has the broker retain some hundreds of messages, in this order; returns when it has all.

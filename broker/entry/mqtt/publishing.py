@@ -45,7 +45,7 @@ class Publishing:
         self._waiting: dict[int, _Countdown] = {}
         paho.on_publish = self._acknowledged
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+    async def publish(self, topic: str, payload: bytes) -> None:
         """Returns when the broker has the message.
 
         Raises:
@@ -53,7 +53,7 @@ class Publishing:
         """
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                await self._send([(topic, payload)], retain=retain)
+                await self._send([(topic, payload)], retain=False)
         except TimeoutError:
             raise PublishError("the broker didn't acknowledge it in time") from None
 

@@ -103,7 +103,9 @@ class Router:
         request = parse_request(topic)
         attempt.origin = request.origin
         self._admit(request)
-        return await self._use_case(zone, request, attempt)(payload)
+        use_case = self._use_case(zone, request, attempt)
+        attempt.operation = request.operation
+        return await use_case(payload)
 
     def _admit(self, request: Request) -> None:
         """Blocks come in hundreds and are counted apart, so that they keep nothing else out."""
@@ -117,22 +119,16 @@ class Router:
     ) -> Callable[[bytes], Awaitable[Reply | PassingReply]]:
         match zone, request.operation, request.origin:
             case Zone.CLAIM, Operation.ENROLL, ClaimOrigin() as claimant:
-                attempt.operation = Operation.ENROLL
                 return lambda payload: self._enroll(claimant, payload, attempt)
             case Zone.CLAIM, Operation.RECOVER, ClaimOrigin() as claimant:
-                attempt.operation = Operation.RECOVER
                 return lambda payload: self._recover(claimant, payload)
             case Zone.FLEET, Operation.RENEW, DeviceOrigin() as device:
-                attempt.operation = Operation.RENEW
                 return lambda payload: self._renew(device, payload)
             case Zone.FLEET, Operation.CONFIRM, DeviceOrigin() as device:
-                attempt.operation = Operation.CONFIRM
                 return lambda payload: self._confirm(device, payload)
             case Zone.FLEET, Operation.REPORT, DeviceOrigin() as device:
-                attempt.operation = Operation.REPORT
                 return lambda payload: self._report(device, payload)
             case Zone.FLEET, Operation.BLOCK, DeviceOrigin() as device:
-                attempt.operation = Operation.BLOCK
                 return lambda payload: self._block(device, payload)
             case _:
                 raise Refused(Code.OPERATION_UNKNOWN)

@@ -45,7 +45,7 @@ class Case:
     @property
     def own(self) -> x509.Certificate:
         """The certificate of the authority itself."""
-        return x509.load_pem_x509_certificate(self.authority.chain_pem.encode("ascii"))
+        return x509.load_pem_x509_certificate(self.authority.chain_of(1).encode("ascii"))
 
 
 def file_authority(folder: Path, passphrase: bytes | None) -> Case:
@@ -79,7 +79,7 @@ def crls_in(pem: bytes) -> list[x509.CertificateRevocationList]:
 def test_what_it_issues_leads_to_the_anchor(case: Case, kind: str) -> None:
     issued = case.authority.issue(LAMP, KEYS[kind], NOW, NOW + DAY)
     verifier = PolicyBuilder().store(Store([case.anchor])).time(NOW).build_client_verifier()
-    chain = x509.load_pem_x509_certificates(case.authority.chain_pem.encode("ascii"))
+    chain = x509.load_pem_x509_certificates(case.authority.chain_of(1).encode("ascii"))
     found = verifier.verify(parse(issued.pem), chain)
     assert [name.value for name in found.subjects or ()] == ["urn:muster:device:lamp_7"]
     assert parse(issued.pem).public_key() == KEYS[kind]
@@ -95,7 +95,7 @@ def test_it_issues_no_servers(case: Case) -> None:
 
 
 def test_the_chain_ends_below_the_anchor(case: Case) -> None:
-    chain = x509.load_pem_x509_certificates(case.authority.chain_pem.encode("ascii"))
+    chain = x509.load_pem_x509_certificates(case.authority.chain_of(1).encode("ascii"))
     chain[-1].verify_directly_issued_by(case.anchor)
     assert case.anchor not in chain
 

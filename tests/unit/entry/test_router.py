@@ -64,9 +64,7 @@ class Wired:
         )
         self.router = Router(self.services, self, self.telemetry)
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
         if self.is_away:
             raise PublishError("the broker is away")
         self.published.append((topic, json.loads(payload)))

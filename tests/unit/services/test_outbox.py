@@ -21,9 +21,7 @@ class Broker:
         self.taken: list[tuple[Zone, str, bytes]] = []
         self.takes = 1000
 
-    async def publish(
-        self, zone: Zone, topic: str, payload: bytes, *, retain: bool = False
-    ) -> None:
+    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
         if len(self.taken) >= self.takes:
             raise PublishError("the broker is away")
         self.taken.append((zone, topic, payload))

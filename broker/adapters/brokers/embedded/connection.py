@@ -38,7 +38,6 @@ class Site:
     roster: Roster = field(default_factory=Roster)
     services: set[Relay] = field(default_factory=set)
     session_numbers: "count[int]" = field(default_factory=count)
-    denied: int = 0
 
     def services_lag(self) -> bool:
         """Whether a service has so much unread that devices should wait."""
@@ -152,7 +151,6 @@ class Connection:
             self._log(ended)
             if self._relay is not None:
                 self._site.services.discard(self._relay)
-                self._site.denied += self._relay.denied
             self._site.roster.remove(self, ended.ending)
             self.ended.set()
 

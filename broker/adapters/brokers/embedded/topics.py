@@ -85,10 +85,6 @@ class FilterTree:
         self._collect(topic.split("/"), 0, found)
         return [filter_ for filter_ in found if matches(filter_, topic)]
 
-    def is_empty(self) -> bool:
-        """Whether nothing is in the set and nothing is left of what was."""
-        return not self._children and self._filter is None
-
     def _collect(self, levels: list[str], position: int, found: list[str]) -> None:
         rest = self._children.get("#")
         if rest is not None and rest._filter is not None:
