@@ -82,7 +82,7 @@ class Muster:
         self._passphrase = passphrase
         self._clock = SystemClock()
         self._telemetry = PrometheusTelemetry()
-        self._updates = HomeUpdateRepository(home.path / "updates", passphrase)
+        self._updates = HomeUpdateRepository(home.updates, passphrase)
 
     async def run(self, ready: Callable[[Running], None], stop: asyncio.Event) -> None:
         """Serves until `stop` is set; calls `ready` once devices can claim.
@@ -92,10 +92,10 @@ class Muster:
             HttpListenError, MetricsListenError: it can't start, and says why.
         """
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(held_against_looks(self._home.run / "service.lock"))
+            await stack.enter_async_context(held_against_looks(self._home.service_lock))
             registry = await stack.enter_async_context(open_registry(self._home, self._settings))
             await asyncio.to_thread(
-                note_registry, self._home.run / "service.lock", file_number(registry.url)
+                note_registry, self._home.service_lock, file_number(registry.url)
             )
             trusted = in_force(await registry.read(lambda tx: tx.ca_rollover()))
             authority = await asyncio.to_thread(

@@ -29,7 +29,7 @@ from broker.services.doctor import Finding, Level, examine_registry, registry_fa
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
 from broker.settings import BrokerKind, ZoneSettings
-from broker.updating import UPDATES, update_repository
+from broker.updating import update_repository
 
 _LOW_DISK: Final = 256 * 1024 * 1024
 _NO_DISK: Final = 32 * 1024 * 1024
@@ -78,7 +78,7 @@ def _examine_machine(home: MusterHome, trusted: Collection[int]) -> Iterator[Fin
     for path, others in ((home.ca, 0o077), (home.run, 0o022), (home.settings, 0o077)):
         yield from _examine_mode(path, others)
     yield from _examine_mode(home.registry, 0o077)
-    for path in (home.path / UPDATES).glob("keys/*.key"):
+    for path in home.updates.glob("keys/*.key"):
         yield from _examine_mode(path, 0o077)
     yield _examine_disk(home.path)
 

@@ -35,7 +35,7 @@ from broker.registries import open_registry
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
 from broker.settings import SETTINGS_FILE, Settings, load_settings
-from broker.updating import UPDATES, update_repository
+from broker.updating import update_repository
 
 if TYPE_CHECKING:
     from broker.app import Muster
@@ -92,20 +92,20 @@ class Installation:
 
     def is_served(self) -> bool | None:
         """Whether a service runs on this home, on this machine; None when that can't be seen."""
-        return is_held(self.home.run / "service.lock")
+        return is_held(self.home.service_lock)
 
     def serves_another_registry(self) -> bool:
         """Whether the service that runs opened another file than the registry's. Blocks."""
         if not self.is_served():
             return False
-        opened = noted_registry(self.home.run / "service.lock")
+        opened = noted_registry(self.home.service_lock)
         present = file_number(open_registry(self.home, self.settings).url)
         return None not in (opened, present) and opened != present
 
     def lacks_update_root(self) -> bool:
         """Whether an update repository was begun and not published yet, so that claim bundles carry
         no root. Blocks."""
-        is_begun = (self.home.path / UPDATES / "staging").is_dir()
+        is_begun = (self.home.updates / "staging").is_dir()
         return is_begun and FIRST_ROOT not in update_repository(self.home, self.passphrase).files()
 
     def migrate(self) -> None:

@@ -36,7 +36,6 @@ from broker.update_ports import UpdateCode, UpdateError
 __all__ = [
     "ALGORITHMS",
     "ONLINE_ROLES",
-    "UPDATES",
     "ExportedStaging",
     "Key",
     "KeyReference",
@@ -45,9 +44,6 @@ __all__ = [
     "RootChange",
     "UpdateDesk",
 ]
-
-UPDATES = "updates"
-"""The folder in the home."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class UpdateDesk:
 
     @property
     def folders(self) -> UpdateFolders:
-        return UpdateFolders(self.home.path / UPDATES)
+        return UpdateFolders(self.home.updates)
 
     def require_none(self) -> None:
         """Returns when the home has no repository: keys made for a second one would be in vain.
@@ -283,4 +279,4 @@ def update_desk(home: MusterHome, passphrase: bytes | None) -> UpdateDesk:
 
 def update_repository(home: MusterHome, passphrase: bytes | None) -> HomeUpdateRepository:
     """The repository as the service sees it; the home may have none yet."""
-    return HomeUpdateRepository(home.path / UPDATES, passphrase)
+    return HomeUpdateRepository(home.updates, passphrase)

@@ -11,13 +11,9 @@ from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.ports import BrokerControl, PublishError
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
-from broker.protocol.zones import Zone
+from broker.protocol.zones import Zone, service_name
 from broker.settings import BrokerKind, Settings
 
-SERVICE_NAMES: Final = {
-    Zone.CLAIM: "muster-service-claim",
-    Zone.FLEET: "muster-service-fleet",
-}
 _REQUESTS: Final = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}
 
 
@@ -51,7 +47,7 @@ def link_settings(
             host=told.service_host or public.host, port=told.service_port or public.port
         ),
         tls=LinkTls(pair.certificate, pair.key, home.server_anchors),
-        name=SERVICE_NAMES[zone],
+        name=service_name(zone),
         subscription=_REQUESTS[zone],
         concurrent=settings.limits.concurrent_requests,
     )

@@ -34,9 +34,14 @@ from broker.core.records import Event, EventKind
 from broker.core.rotation_policy import HELD, MEMBERS
 from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName
-from broker.services.device_acts import MAX_REASON, unknown_device
-from broker.services.enrollments import unknown_group
-from broker.services.problems import Problem, ProblemCode
+from broker.services.device_acts import MAX_REASON
+from broker.services.problems import (
+    Problem,
+    ProblemCode,
+    unknown_claim_certificate,
+    unknown_device,
+    unknown_group,
+)
 
 COUNTER = "campaign"
 """Registry counter: the number of the campaign that was started last."""
@@ -284,11 +289,7 @@ def _check(view: ReadTransaction, wanted: Wanted) -> None:
                 raise unknown_group(selection.name or "")
         case SelectionKind.CLAIM:
             if view.claim_certificate(ClaimName(selection.name or "")) is None:
-                raise Problem(
-                    ProblemCode.CLAIM_CERTIFICATE_UNKNOWN,
-                    f"There is no claim certificate {selection.name!r}.",
-                    "See 'muster claim-cert list'.",
-                )
+                raise unknown_claim_certificate(selection.name or "")
 
 
 def _check_numbers(wanted: Wanted) -> None:

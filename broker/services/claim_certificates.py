@@ -11,7 +11,7 @@ from broker.ports import Clock, CrlFile, ReadTransaction, Registry, Revocation, 
 from broker.protocol.bundle import ClaimBundle, write_bundle
 from broker.protocol.names import CertificateSerial, ClaimName, GroupName, is_issuable
 from broker.services.crl import ClaimCrl
-from broker.services.problems import Problem, ProblemCode
+from broker.services.problems import Problem, ProblemCode, unknown_claim_certificate
 
 CRL_NUMBER = "crl.claim.number"
 """Registry counter: the number of the claim CRL that was signed last."""
@@ -208,11 +208,7 @@ def _register(view: WriteTransaction, claim: ClaimCertificate, now: datetime) ->
 def _known(view: ReadTransaction, name: str) -> ClaimCertificate:
     claim = view.claim_certificate(ClaimName(name))
     if claim is None:
-        raise Problem(
-            ProblemCode.CLAIM_CERTIFICATE_UNKNOWN,
-            f"There is no claim certificate {name!r}.",
-            "See 'muster claim-cert list'.",
-        )
+        raise unknown_claim_certificate(name)
     return claim
 
 

@@ -24,8 +24,7 @@ from broker.ports import (
 )
 from broker.protocol.names import DeviceId, GroupName
 from broker.protocol.topics import Desired, desired_topic
-from broker.services.enrollments import unknown_group
-from broker.services.problems import Problem, ProblemCode
+from broker.services.problems import Problem, ProblemCode, unknown_device, unknown_group
 from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
 
 _AT_ONCE = 200
@@ -241,15 +240,6 @@ def _decide(
         )
     count = len(change.revoked) + len(change.held)
     return Acted(device_id, Effect.DONE, device.state, change.device.state, count), change, device
-
-
-def unknown_device(device_id: str) -> Problem:
-    """There is no such device."""
-    return Problem(
-        ProblemCode.DEVICE_UNKNOWN,
-        f"There is no device {device_id!r}.",
-        "See 'muster devices list'; by serial number, 'muster events --serial SERIAL'.",
-    )
 
 
 def _refuse_unknown(view: ReadTransaction, ids: Sequence[str], group: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from broker.core.records import Enrollment, Event, EventKind
 from broker.ports import Clock, Registry, WriteTransaction
 from broker.protocol.names import GroupName, SerialNumber
-from broker.services.problems import Problem, ProblemCode
+from broker.services.problems import unknown_group
 from broker.services.serial_file import BadLine
 
 CHUNK: Final = 5_000
@@ -104,15 +104,6 @@ async def _keep(
         return added
 
     return await registry.write(work) if serials else 0
-
-
-def unknown_group(name: str) -> Problem:
-    """There is no group of that name."""
-    return Problem(
-        ProblemCode.GROUP_UNKNOWN,
-        f"There is no enrollment group {name!r}.",
-        "See 'muster group list', or make it with 'muster group apply FILE'.",
-    )
 
 
 def _chunks(

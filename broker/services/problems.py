@@ -39,3 +39,30 @@ class Problem(Exception):
         super().__init__(message)
         self.code = code
         self.remedy = remedy
+
+
+def unknown_device(device_id: str) -> Problem:
+    """There is no such device."""
+    return Problem(
+        ProblemCode.DEVICE_UNKNOWN,
+        f"There is no device {device_id!r}.",
+        "See 'muster devices list'; by serial number, 'muster events --serial SERIAL'.",
+    )
+
+
+def unknown_group(name: str) -> Problem:
+    """There is no group of that name."""
+    return Problem(
+        ProblemCode.GROUP_UNKNOWN,
+        f"There is no enrollment group {name!r}.",
+        "See 'muster group list', or make it with 'muster group apply FILE'.",
+    )
+
+
+def unknown_claim_certificate(name: str) -> Problem:
+    """There is no claim certificate of that name."""
+    return Problem(
+        ProblemCode.CLAIM_CERTIFICATE_UNKNOWN,
+        f"There is no claim certificate {name!r}.",
+        "See 'muster claim-cert list'.",
+    )

@@ -13,8 +13,7 @@ from broker.core.records import Certificate, Device, Event, EventKind, Revocatio
 from broker.core.renew_policy import MEMBERS
 from broker.ports import Clock, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
-from broker.services.device_acts import unknown_device
-from broker.services.problems import Problem, ProblemCode
+from broker.services.problems import Problem, ProblemCode, unknown_device
 
 
 @dataclass(frozen=True)

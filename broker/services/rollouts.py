@@ -33,9 +33,7 @@ from broker.core.rollout_steps import LATE
 from broker.core.update_records import DeviceUpdate, Part
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId, GroupName, is_name
-from broker.services.device_acts import unknown_device
-from broker.services.enrollments import unknown_group
-from broker.services.problems import Problem, ProblemCode
+from broker.services.problems import Problem, ProblemCode, unknown_device, unknown_group
 from broker.services.rollout_director import change
 from broker.services.rollout_queue import page, part_of
 from broker.update_ports import PublishedTarget, UpdateCode, UpdateError

@@ -18,8 +18,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import DEVICE_REQUESTS
-from broker.protocol.zones import Zone
-from broker.zone_brokers import SERVICE_NAMES
+from broker.protocol.zones import Zone, service_name
 
 BEGAN: Final = "began at "
 TOOK: Final = "CPU seconds: "
@@ -64,7 +63,7 @@ def _link(plan: BarePlan) -> BrokerLink:
         zone=Zone.FLEET,
         broker=Endpoint(host="localhost", port=plan.port),
         tls=LinkTls(pair.certificate, pair.key, home.server_anchors),
-        name=SERVICE_NAMES[Zone.FLEET],
+        name=service_name(Zone.FLEET),
         subscription=DEVICE_REQUESTS,
         concurrent=1,
     )

@@ -18,8 +18,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS, Outcome, answer_topic
-from broker.protocol.zones import Zone
-from broker.zone_brokers import SERVICE_NAMES
+from broker.protocol.zones import Zone, service_name
 
 READY: Final = "no-op responder is ready"
 _REQUESTS: Final = {Zone.CLAIM: CLAIM_REQUESTS, Zone.FLEET: DEVICE_REQUESTS}
@@ -56,7 +55,7 @@ class _Responder:
             zone=zone,
             broker=Endpoint(host="localhost", port=port),
             tls=LinkTls(pair.certificate, pair.key, home.server_anchors),
-            name=SERVICE_NAMES[zone],
+            name=service_name(zone),
             subscription=_REQUESTS[zone],
             concurrent=_CONCURRENT,
         )

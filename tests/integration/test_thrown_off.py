@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.protocol.zones import Zone
-from broker.zone_brokers import SERVICE_NAMES
+from broker.protocol.zones import Zone, service_name
 from tests.support.peers import peer
 from tests.support.stack import Stack
 
@@ -13,7 +12,7 @@ from tests.support.stack import Stack
 async def test_the_service_can_t_be_thrown_off_by_its_name(stack: Stack, tmp_path: Path) -> None:
     """If the two were one client to the broker, the service's return would end the thief."""
     await stack.installation.standard(["A1"])
-    name = SERVICE_NAMES[Zone.CLAIM]
+    name = service_name(Zone.CLAIM)
     async with peer(stack.ports[Zone.CLAIM], stack.claim_client(), name) as thief:
         await stack.claim_device("A1", tmp_path / "A1")
         with pytest.raises(TimeoutError):

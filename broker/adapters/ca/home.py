@@ -41,6 +41,16 @@ class MusterHome:
         return self.run / "doorbell"
 
     @property
+    def service_lock(self) -> Path:
+        """Held by the service while it runs; see `adapters/run_lock.py`."""
+        return self.run / "service.lock"
+
+    @property
+    def updates(self) -> Path:
+        """The update repository: `adapters/updates/layout.py` says what lies there."""
+        return self.path / "updates"
+
+    @property
     def ca(self) -> Path:
         return self.path / "ca"
 

@@ -19,7 +19,7 @@ from broker.adapters.ca.server_trust import read_server_trust
 from broker.core.ca_rollover import FIRST_GENERATION
 from broker.core.certificate_profile import Profile, validity
 from broker.protocol.names import RESERVED_PREFIX
-from broker.protocol.zones import Zone
+from broker.protocol.zones import Zone, service_name
 
 
 def build_broker_certificate(
@@ -46,11 +46,6 @@ def build_service_certificate(
 def broker_name(zone: Zone) -> str:
     """The certificate name of the zone's broker, whatever its hosts are called."""
     return f"{RESERVED_PREFIX}{zone}-broker"
-
-
-def service_name(zone: Zone) -> str:
-    """The service's certificate name on the zone's broker, and so its username."""
-    return f"{RESERVED_PREFIX}service-{zone}"
 
 
 def renew_infrastructure(

@@ -23,7 +23,7 @@ from broker.entry.cli.software_shown import (
 from broker.entry.cli.views import certificate_json, device_json, let_in_until, shown_time
 from broker.ports import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, DeviceId, GroupName
-from broker.services.device_acts import unknown_device
+from broker.services.problems import unknown_device
 
 commands = typer.Typer(help="Devices, their certificates and their states.", no_args_is_help=True)
 device_acts.add_to(commands)

@@ -14,9 +14,9 @@ from broker.entry.cli.views import group_json
 from broker.ports import ReadTransaction, Registry
 from broker.protocol.names import GroupName
 from broker.services import groups
-from broker.services.enrollments import unknown_group
 from broker.services.group_file import MAX_GROUP_FILE, read_group_file
 from broker.services.groups import GroupChange, written
+from broker.services.problems import unknown_group
 
 commands = typer.Typer(help="Enrollment groups: who may claim, and as what.", no_args_is_help=True)
 

@@ -8,10 +8,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from broker.adapters.brokers.embedded.errors import Ended, Ending
-from broker.adapters.brokers.embedded.policy import service_name
 from broker.adapters.brokers.embedded.trust import Trust
 from broker.protocol.names import is_issuable
-from broker.protocol.zones import Zone
+from broker.protocol.zones import Zone, service_name
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,6 @@ PUBLIC: Final = f"{PREFIX}/fleet/#"
 EVERYTHING: Final = f"{PREFIX}/#"
 
 
-def service_name(zone: Zone) -> str:
-    """The certificate name of the service's own client in `zone`."""
-    return f"muster-service-{zone}"
-
-
 @dataclass(frozen=True)
 class Identity:
     """A client as its certificate and its CONNECT prove it; both names are well formed."""
