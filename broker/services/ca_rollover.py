@@ -23,16 +23,15 @@ from broker.core.campaign import Campaign, CampaignId, CampaignInput, CampaignSt
 from broker.core.lifecycle import (
     CertificateInput,
     CertificateState,
-    DeviceInput,
     next_certificate_state,
 )
-from broker.core.records import Certificate, Event, EventKind, LockOut, RevocationReason
+from broker.core.records import Certificate, Event, EventKind, RevocationReason
 from broker.ports import Clock, EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.ca_movement import begin_moving
 from broker.services.campaigns import is_held, steer
 from broker.services.problems import Problem, ProblemCode
-from broker.services.revoking import FLEET_CRL_WANTED
+from broker.services.revoking import FLEET_CRL_WANTED, lock_out_of
 
 SHOWN_AT_MOST: Final = 1000
 _ALL: Final = 10_000_000
@@ -277,7 +276,7 @@ def _revoke_rest(
     for each in tx.certificates_by(rollover.old, now, _ALL):
         ended = _ended(each, each.device_id in left, now)
         tx.save_certificate(ended)
-        tx.save_lock_out(_lock_out(each, wanted, now))
+        tx.save_lock_out(lock_out_of(each, "dropped", wanted, now))
         if ended.state is CertificateState.REVOKED:
             tx.add_event(_event(tx, ended, now))
 
@@ -303,18 +302,6 @@ def _ended(certificate: Certificate, is_abandoned: bool, now: datetime) -> Certi
     reason = RevocationReason.ABANDONED if is_abandoned else RevocationReason.SUPERSEDED
     state = next_certificate_state(certificate.state, CertificateInput.REVOKE)
     return replace(certificate, state=state, revoked_at=now, revoked_for=reason, held_at=None)
-
-
-def _lock_out(certificate: Certificate, wanted: int, now: datetime) -> LockOut:
-    """A connection that was made with it ends; the device comes back with what it has else."""
-    return LockOut(
-        id=f"dropped-{certificate.serial}",
-        device_id=certificate.device_id,
-        act=DeviceInput.CONFIRM,
-        serials=(certificate.serial,),
-        requested_at=now,
-        crl_wanted=wanted,
-    )
 
 
 def _wrong_state(message: str) -> Problem:

@@ -1,17 +1,35 @@
-"""Revoking one certificate inside a transaction; the CRL follows from the registry."""
+"""Revoking one certificate inside a transaction; the CRL follows from the registry, and so does
+the end of connections."""
 
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from broker.core.lifecycle import CertificateInput, next_certificate_state
-from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
+from broker.core.lifecycle import CertificateInput, DeviceInput, next_certificate_state
+from broker.core.records import Certificate, Device, Event, EventKind, LockOut, RevocationReason
 from broker.ports import WriteTransaction
 from broker.protocol.names import ClaimName
 
 FLEET_CRL_WANTED = "crl.fleet.wanted"
 """Registry counter: raised with each revocation; the CRL in force says which value it covers."""
 _BY_TIME: Final = {RevocationReason.SUPERSEDED, RevocationReason.NEVER_CONFIRMED}
+
+
+def lock_out_of(certificate: Certificate, because: str, crl_wanted: int, now: datetime) -> LockOut:
+    """Who copied the old key may be connected in the device's absence: a connection that was made
+    with the certificate ends, and the device comes back with what it has else.
+
+    Args:
+        because: begins the id, so that each certificate has one of each kind.
+    """
+    return LockOut(
+        id=f"{because}-{certificate.serial}",
+        device_id=certificate.device_id,
+        act=DeviceInput.CONFIRM,
+        serials=(certificate.serial,),
+        requested_at=now,
+        crl_wanted=crl_wanted,
+    )
 
 
 def revoke_certificate(

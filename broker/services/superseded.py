@@ -8,11 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from broker.core.lifecycle import DeviceInput
-from broker.core.records import Certificate, LockOut, RevocationReason
+from broker.core.records import Certificate, RevocationReason
 from broker.core.renew_policy import MEMBERS
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
-from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
+from broker.services.revoking import FLEET_CRL_WANTED, lock_out_of, revoke_certificate
 
 BATCH: Final = 200
 """Bounds how long other writers wait, and how many connections are ended together."""
@@ -54,7 +53,7 @@ class SupersededService:
         if over:
             wanted = tx.raise_counter(FLEET_CRL_WANTED)
             for certificate in members:
-                tx.save_lock_out(_lock_out(certificate, wanted, now))
+                tx.save_lock_out(lock_out_of(certificate, "superseded", wanted, now))
         return len(over)
 
 
@@ -66,15 +65,3 @@ def _revoke(tx: WriteTransaction, certificate: Certificate, now: datetime) -> bo
     final = replace(certificate, held_at=None)
     revoke_certificate(tx, device, final, RevocationReason.SUPERSEDED, now)
     return device.state in MEMBERS
-
-
-def _lock_out(certificate: Certificate, crl_wanted: int, now: datetime) -> LockOut:
-    """Who copied the old key may be connected in the device's absence. The device comes back."""
-    return LockOut(
-        id=f"superseded-{certificate.serial}",
-        device_id=certificate.device_id,
-        act=DeviceInput.CONFIRM,
-        serials=(certificate.serial,),
-        requested_at=now,
-        crl_wanted=crl_wanted,
-    )
