@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
 from broker.audit_ports import AuditError
+from broker.core.findings import Finding, Level
 from broker.installation import Installation
 from broker.ports import Registry
 from broker.services.audit_verification import AUDIT_LOG, examine_audit, verify
-from broker.services.doctor import Finding, Level
 
 
 async def verified(installation: Installation, registry: Registry) -> AsyncIterator[Finding]:

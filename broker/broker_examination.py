@@ -12,10 +12,10 @@ from broker.adapters.brokers.probe import (
     probe_server,
 )
 from broker.adapters.ca.infrastructure import broker_name
+from broker.core.findings import Finding, Level
 from broker.installation import Installation
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
-from broker.services.doctor import Finding, Level
 from broker.settings import BrokerKind
 
 

@@ -20,12 +20,13 @@ from broker.adapters.ca.inspect import inspect_home
 from broker.auditing import examined
 from broker.broker_examination import check_admin_socket, examine_brokers
 from broker.core.ca_rollover import in_force
+from broker.core.findings import Finding, Level
 from broker.installation import Installation
 from broker.ports import RegistryError
 from broker.protocol.zones import Zone
 from broker.services.ca_rollover_findings import examine_ca_rollover
 from broker.services.campaign_findings import examine_campaigns
-from broker.services.doctor import Finding, Level, examine_registry, registry_failed
+from broker.services.doctor import examine_registry, registry_failed
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
 from broker.settings import BrokerKind, ZoneSettings
@@ -66,9 +67,7 @@ async def _trusted(installation: Installation) -> frozenset[int]:
 def _of_ca(home: MusterHome, finding: ca_findings.Finding) -> Finding:
     path = finding.path
     subject = path.relative_to(home.path) if path.is_relative_to(home.path) else path
-    return Finding(
-        Level(finding.level), finding.check, str(subject), finding.message, finding.remedy
-    )
+    return Finding(finding.level, finding.check, str(subject), finding.message, finding.remedy)
 
 
 def _examine_machine(home: MusterHome, trusted: Collection[int]) -> Iterator[Finding]:

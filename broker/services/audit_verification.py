@@ -9,10 +9,10 @@ from typing import Final
 
 from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, chained
+from broker.core.findings import Finding, Level
 from broker.core.records import Event
 from broker.ports import EventFilter, ReadTransaction, Registry
 from broker.services.audit_seals import end_of, lost_to
-from broker.services.doctor import Finding, Level
 
 AUDIT_LOG: Final = "audit_log"
 """The name of what is checked here."""

@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Final
 
 from broker.core.ca_rollover import Phase, is_under_way
+from broker.core.findings import Finding, Level
 from broker.ports import Clock, Registry
-from broker.services.doctor import Finding, Level
 
 PATIENCE: Final = timedelta(minutes=1)
 """The service takes its steps within a second, as long as it and the broker run."""

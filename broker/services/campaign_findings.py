@@ -6,9 +6,9 @@ from typing import Final
 
 from broker.core.campaign import Campaign, CampaignState
 from broker.core.campaign_pace import orders_due
+from broker.core.findings import Finding, Level
 from broker.ports import Clock, ReadTransaction, Registry
 from broker.services.campaigns import is_held
-from broker.services.doctor import Finding, Level
 
 STILL: Final = timedelta(minutes=2)
 """An order that is due for so long isn't given by anybody."""

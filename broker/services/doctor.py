@@ -1,13 +1,13 @@
-"""What is wrong, or soon will be, with what the registry holds; and the words for all findings."""
+"""What is wrong, or soon will be, with what the registry holds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from broker.core import claim_alarm
 from broker.core.claim_alarm import ClaimAlarm
+from broker.core.findings import Finding, Level
 from broker.core.records import (
     ClaimCertificate,
     EnrollmentGroup,
@@ -27,28 +27,6 @@ ALARM_SHOWN: Final = timedelta(days=1)
 LOCK_OUT_MARGIN: Final = timedelta(seconds=5)
 _WAITING_AT_MOST: Final = 10_000
 CLOCK_MARGIN: Final = timedelta(minutes=5)
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, and the operator should know or decide."""
-    ERROR = "error"
-    """Something doesn't work, or isn't safe."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `remedy` says what to do, unless it is fine."""
-
-    level: Level
-    check: str
-    """A stable name of what was checked, such as `claim_certificate`."""
-    subject: str
-    message: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from broker.core.findings import Finding, Level
 from broker.core.rollout import Rollout, RolloutState
 from broker.ports import Clock, ReadTransaction, Registry
-from broker.services.doctor import Finding, Level
 
 _LOOKED_AT: Final = 50
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
+from broker.core.findings import Finding, Level
 from broker.core.metadata_lifetime import support_state
-from broker.services.doctor import Finding, Level
 from broker.update_ports import Lapse, PublishedTarget, UpdateError, UpdateRepository
 
 _REMEDIES: Final = {

@@ -4,8 +4,8 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.core.findings import Finding
 from broker.ports import Clock
-from broker.services.doctor import Finding
 from broker.services.update_findings import lapse_finding
 from broker.update_ports import UpdateRepository
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from broker.adapters.run_lock import held, note_registry
+from broker.core.findings import Finding
 from broker.examination import examine
 from broker.installation import open_installation
 from broker.protocol.zones import Zone
-from broker.services.doctor import Finding
 from broker.settings import BrokerKind
 from tests.support.commands import Operator
 from tests.support.stack import Plan, Stack, prepared_stack

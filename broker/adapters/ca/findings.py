@@ -6,16 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, and will stop if nobody acts."""
-    ERROR = "error"
-    """Something doesn't work, or isn't safe."""
+from broker.core.findings import Level
 
 
 class Check(StrEnum):
@@ -32,7 +23,7 @@ class Check(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked; `remedy` says what to do unless it's fine."""
+    """One file of a home that was checked; `remedy` says what to do unless it's fine."""
 
     level: Level
     check: Check

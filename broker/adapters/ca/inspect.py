@@ -11,13 +11,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
-from broker.adapters.ca.findings import Check, Finding, Level, Period, check_period, failed
+from broker.adapters.ca.findings import Check, Finding, Period, check_period, failed
 from broker.adapters.ca.home import MusterHome, PairPaths
 from broker.adapters.ca.infrastructure import issuing_for
 from broker.adapters.ca.key_files import read_key
 from broker.adapters.ca.loading import read_certificates, read_crls
 from broker.adapters.ca.server_trust import read_server_trust
 from broker.core.ca_rollover import FIRST_GENERATION
+from broker.core.findings import Level
 from broker.protocol.zones import Zone
 
 _LEAF_MARGIN: Final = timedelta(days=30)

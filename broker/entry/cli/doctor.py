@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 import typer
 
+from broker.core.findings import Finding, Level
 from broker.entry.cli.options import JsonOption, common
 from broker.entry.cli.output import emit, note, say, table
 from broker.examination import examine
-from broker.services.doctor import Finding, Level
 
 _ORDER: Final = [Level.ERROR, Level.WARNING, Level.OK]
 

@@ -7,12 +7,12 @@ from typing import Annotated, Final
 import typer
 
 from broker.auditing import verified
+from broker.core.findings import Level
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, say
 from broker.entry.cli.views import event_json
 from broker.installation import Installation
 from broker.ports import Registry
-from broker.services.doctor import Level
 
 _PAGE: Final = 1000
 

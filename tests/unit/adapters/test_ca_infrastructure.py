@@ -7,11 +7,11 @@ import pytest
 from cryptography import x509
 
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
-from broker.adapters.ca.findings import Level
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.infrastructure import renew_infrastructure
 from broker.adapters.ca.inspect import inspect_home
 from broker.core.certificate_profile import PROFILES, Profile
+from broker.core.findings import Level
 from broker.protocol.zones import Zone
 from tests.unit.adapters.ca_homes import NOW, certificate_in, make_home, openssl_verify
 

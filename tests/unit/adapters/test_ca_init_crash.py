@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.adapters.ca.findings import Level
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.ca.inspect import inspect_home
+from broker.core.findings import Level
 from tests.unit.adapters.ca_homes import NOW, make_home
 
 # Each step of making `{folder}/{step}` is killed. Prints how many steps there are.

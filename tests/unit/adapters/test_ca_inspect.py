@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.adapters.ca.crl import build_lasting_crl
 from broker.adapters.ca.errors import AuthorityCode
-from broker.adapters.ca.findings import Check, Finding, Level
+from broker.adapters.ca.findings import Check, Finding
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
 from broker.adapters.ca.key_files import key_pem
 from broker.adapters.ca.loading import load_signer, read_certificates
+from broker.core.findings import Level
 from broker.protocol.zones import Zone
 from tests.unit.adapters.ca_homes import NOW, make_home
 

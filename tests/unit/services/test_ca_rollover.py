@@ -10,6 +10,7 @@ import pytest
 from broker.adapters.registry.ca_rollovers import CaRollovers as CaRolloverRows
 from broker.core.ca_rollover import InForce, Phase, Rollover, in_force
 from broker.core.campaign import CampaignState, SelectionKind
+from broker.core.findings import Level
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, RevocationReason
 from broker.ports import WriteTransaction
@@ -19,7 +20,6 @@ from broker.protocol.topics import DeviceOrigin
 from broker.services.ca_rollover import CaRollovers, Pace
 from broker.services.ca_rollover_findings import PATIENCE, examine_ca_rollover
 from broker.services.ca_rollover_steps import CaRolloverSteps
-from broker.services.doctor import Level
 from broker.services.problems import Problem, ProblemCode
 from tests.support.csrs import csr_pem, fresh_key
 from tests.support.desk import Desk

@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 
 from broker.core.claim_alarm import ClaimAlarm
+from broker.core.findings import Finding, Level
 from broker.core.lifecycle import DeviceInput, DeviceState
 from broker.core.records import (
     ClaimCertificate,
@@ -23,7 +24,7 @@ from broker.core.records import (
 )
 from broker.ports import ReadTransaction, Registry, RegistryError, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, SerialNumber
-from broker.services.doctor import Finding, Level, examine_registry
+from broker.services.doctor import examine_registry
 from tests.support.operating import NOW, SetClock, fresh_registry
 from tests.unit.services.test_groups import group
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from broker.services.doctor import Level
+from broker.core.findings import Level
 from broker.services.update_warnings import UpdateWarnings
 from broker.updating import update_repository
 from tests.support.update_workshop import make_workshop

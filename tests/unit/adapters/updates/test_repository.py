@@ -18,11 +18,11 @@ from broker.adapters.ca.key_files import read_key, write_key
 from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.keys import ALGORITHMS
 from broker.adapters.updates.locking import held
+from broker.core.findings import Level
 from broker.core.metadata_lifetime import Lifetimes
 from broker.entry.cli.update_status import show_repository
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import DIRECTOR_FIELD
-from broker.services.doctor import Level
 from broker.services.update_findings import examine_updates
 from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
 from broker.updating import UpdateDesk, update_repository
