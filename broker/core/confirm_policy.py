@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.lifecycle import MEMBERS, CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 from broker.protocol.codes import Code, Refused
 
-_MEMBERS = {DeviceState.PENDING, DeviceState.ACTIVE, DeviceState.ROTATING}
+_MAY_CONFIRM = MEMBERS | {DeviceState.PENDING}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def decide_confirm(
     is_held = certificate.held_at is not None and device.state is DeviceState.SUSPENDED
     if not certificate.is_live(now) and not is_held:
         raise Refused(_why_not_live(certificate, now))
-    if device.state not in _MEMBERS:
+    if device.state not in _MAY_CONFIRM:
         raise Refused(Code.DEVICE_BLOCKED)
     if certificate.state is CertificateState.ACTIVE:
         return AlreadyActive()

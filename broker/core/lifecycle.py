@@ -19,6 +19,10 @@ class DeviceState(StrEnum):
     RETIRED = "retired"
 
 
+MEMBERS: Final = frozenset({DeviceState.ACTIVE, DeviceState.ROTATING})
+"""Who lives on a proven certificate that the fleet's broker lets in."""
+
+
 class DeviceInput(StrEnum):
     """What happens to a device."""
 

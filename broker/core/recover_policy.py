@@ -12,9 +12,8 @@ from typing import Final
 
 from broker.core.claim_policy import Repeat, usable_claim
 from broker.core.csr import VerifiedCsr
-from broker.core.lifecycle import CertificateState
+from broker.core.lifecycle import MEMBERS, CertificateState
 from broker.core.records import Certificate, ClaimCertificate, RevocationReason
-from broker.core.renew_policy import MEMBERS
 from broker.core.successor import Member, Succeed, decide_successor
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import GroupName

@@ -5,13 +5,11 @@ from typing import Final
 
 from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr
-from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.lifecycle import MEMBERS, CertificateState, DeviceState
 from broker.core.records import Certificate
 from broker.core.successor import SUCCESSORS_A_DAY, Member, Succeed, decide_successor
 from broker.protocol.codes import Code, Refused
 
-MEMBERS: Final = {DeviceState.ACTIVE, DeviceState.ROTATING}
-"""Who lives on a proven certificate."""
 SUCCESSORS_IN_A_GRACE: Final = SUCCESSORS_A_DAY // 2
 """Of a day's, while an old key may ask, too: who copied that can't use up what the device needs
 once its grace is over."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from broker.core.fitting import Unfit, choose
-from broker.core.lifecycle import DeviceState
+from broker.core.lifecycle import MEMBERS, DeviceState
 from broker.core.records import Device
 from broker.core.rollout import Image, Rollout
 from broker.core.update_records import DeviceUpdate, Part
 
-MEMBERS = frozenset({DeviceState.ACTIVE, DeviceState.ROTATING, DeviceState.SUSPENDED})
+MAY_BE_TOLD = MEMBERS | {DeviceState.SUSPENDED}
 """One that is suspended is told now, and hears it when it's let in again."""
 AGAIN = "again"
 """The code of a part that the operator has put back into the queue."""
@@ -38,7 +38,7 @@ def offer(rollout: Rollout, part: Part, device: Device | None, known: DeviceUpda
     A device that runs all of it already is left alone. One that has rolled an image back is offered
     any other, but the same one only when the operator says so.
     """
-    if device is None or device.state not in MEMBERS:
+    if device is None or device.state not in MAY_BE_TOLD:
         return Skip(GONE)
     is_again = part.code == AGAIN
     if known.rollout_number > rollout.number and not is_again:

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from broker.core.campaign import Campaign, Rotation, RotationState
-from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.lifecycle import MEMBERS, CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 
-MEMBERS = (DeviceState.ACTIVE, DeviceState.ROTATING)
-"""Who can follow an order: it holds a certificate that the fleet's broker lets in."""
 HELD = (DeviceState.PENDING, DeviceState.SUSPENDED)
 """Who may be a member in a moment, by the key that it has: it isn't forgotten, but waited for."""
 

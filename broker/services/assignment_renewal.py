@@ -10,7 +10,7 @@ from typing import Final
 
 from broker.core.assigning import LIFETIME, RENEW_WITHIN
 from broker.core.rollout import IN_FORCE, Rollout
-from broker.core.rollout_offer import MEMBERS
+from broker.core.rollout_offer import MAY_BE_TOLD
 from broker.core.update_records import GivenAssignment
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
@@ -86,7 +86,7 @@ def _holding(
         rollout = view.rollout(each.rollout)
         part = view.part(each.rollout, each.device_id)
         device = view.device(each.device_id)
-        if rollout is None or part is None or device is None or device.state not in MEMBERS:
+        if rollout is None or part is None or device is None or device.state not in MAY_BE_TOLD:
             continue
         if part.sequence == each.sequence and part.progress in IN_FORCE:
             holding.append((each, rollout))

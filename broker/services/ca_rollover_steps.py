@@ -9,8 +9,8 @@ from typing import Final
 
 from broker.core.ca_rollover import Phase, Rollover, Step, advance, in_force
 from broker.core.campaign import CampaignId, CampaignState
+from broker.core.lifecycle import MEMBERS
 from broker.core.records import Event, EventKind
-from broker.core.rotation_policy import MEMBERS
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.services.ca_movement import begin_moving
 from broker.services.campaigns import MAX_NAMED

@@ -18,8 +18,9 @@ from broker.core.campaign import (
     counted,
 )
 from broker.core.campaign_pace import given, orders_due, renew_by, was_set_back
+from broker.core.lifecycle import MEMBERS
 from broker.core.records import Certificate, Device, Event, EventKind
-from broker.core.rotation_policy import HELD, MEMBERS, after_order, at_its_turn, next_version
+from broker.core.rotation_policy import HELD, after_order, at_its_turn, next_version
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
 from broker.protocol.messages import RotationOrder

@@ -30,8 +30,9 @@ from broker.core.campaign import (
 )
 from broker.core.campaign_pace import MAX_PER_MINUTE
 from broker.core.certificate_profile import BACKDATING
+from broker.core.lifecycle import MEMBERS
 from broker.core.records import Event, EventKind
-from broker.core.rotation_policy import HELD, MEMBERS
+from broker.core.rotation_policy import HELD
 from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName
 from broker.services.device_acts import MAX_REASON

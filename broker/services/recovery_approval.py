@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from broker.core.lifecycle import CertificateState
+from broker.core.lifecycle import MEMBERS, CertificateState
 from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
-from broker.core.renew_policy import MEMBERS
 from broker.ports import Clock, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.problems import Problem, ProblemCode, unknown_device

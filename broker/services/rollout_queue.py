@@ -12,7 +12,7 @@ from typing import Final
 
 from broker.core.records import Device
 from broker.core.rollout import ALIVE, Progress, Rollout
-from broker.core.rollout_offer import MEMBERS
+from broker.core.rollout_offer import MAY_BE_TOLD
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import Part
 from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
@@ -77,7 +77,7 @@ def page(view: ReadTransaction, rollout: Rollout, after: str) -> tuple[list[Devi
         wanted = DeviceFilter(group=selection.group, after=DeviceId(after) or None, limit=PAGE)
         found = view.devices(wanted)
         is_last, last = len(found) < PAGE, found[-1].id if found else after
-    return [each for each in found if each.state in MEMBERS], None if is_last else last
+    return [each for each in found if each.state in MAY_BE_TOLD], None if is_last else last
 
 
 def _add_late(
@@ -88,7 +88,7 @@ def _add_late(
         return
     for _, device_id in joined:
         device = tx.device(device_id)
-        if device is None or device.state not in MEMBERS:
+        if device is None or device.state not in MAY_BE_TOLD:
             continue
         is_meant = rollout.selection.everyone or device.group == rollout.selection.group
         if is_meant and tx.part(name, device_id) is None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from broker.core.lifecycle import MEMBERS
 from broker.core.records import Certificate, RevocationReason
-from broker.core.renew_policy import MEMBERS
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.services.revoking import FLEET_CRL_WANTED, lock_out_of, revoke_certificate
 

@@ -15,9 +15,9 @@ from broker.core.campaign import (
     Selection,
     SelectionKind,
 )
-from broker.core.lifecycle import CertificateState, DeviceState
+from broker.core.lifecycle import MEMBERS, CertificateState, DeviceState
 from broker.core.records import Certificate
-from broker.core.rotation_policy import HELD, MEMBERS, after_order, at_its_turn, next_version
+from broker.core.rotation_policy import HELD, after_order, at_its_turn, next_version
 from broker.protocol.names import CertificateSerial
 from tests.support.records import NOW, a_certificate, a_device
 
