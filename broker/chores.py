@@ -30,6 +30,7 @@ from broker.services.lapse import LapseService
 from broker.services.lock_out import LockOuts
 from broker.services.retention import Retention
 from broker.services.rollout_director import Director
+from broker.services.stragglers import EVERY_S, Stragglers
 from broker.services.superseded import SupersededService
 from broker.services.support import SupportWatch
 from broker.services.update_metadata import UpdateMetadata
@@ -68,8 +69,10 @@ def identity_chores(
     superseded = SupersededService(registry, clock)
     rollover = CaRolloverSteps(registry, fleet_crl, clock)
     campaigns = CampaignRunner(registry, clock)
+    stragglers = Stragglers(registry, clock, lock_outs.suspect)
     return [
         Chore("lapse", min(5.0, confirm_within_s / 10), lapses.revoke_unconfirmed),
+        Chore("stragglers", EVERY_S, stragglers.look),
         Chore("superseded", 1.0, superseded.revoke_superseded),
         changes.chore(
             "fleet-crl", fleet_crl.bring_up_to_date, least_s=0.1, every_s=1.0, longest_pause_s=1.0

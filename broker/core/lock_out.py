@@ -2,7 +2,8 @@
 
 Mosquitto checks a CRL in handshakes. Who had finished one just before, and waits with CONNECT, gets
 in afterwards and stays; Mosquitto gives such a connection up after some 95 s. So the lock-out is
-repeated for longer than that. The embedded broker asks at CONNECT, and needs none of it.
+repeated for longer than that; against who keeps Mosquitto waiting for longer, see
+`services/stragglers.py`. The embedded broker asks at CONNECT, and needs none of it.
 """
 
 from typing import Final
@@ -36,5 +37,5 @@ def is_due(act: DeviceInput, watched_s: float, rested_s: float, has_live_certifi
 
 
 def is_over(watched_s: float) -> bool:
-    """Whether nothing from before the CRL can be left in a broker."""
+    """Whether no handshake from before the CRL is left in a broker, but for a thief's."""
     return watched_s >= WATCH_S

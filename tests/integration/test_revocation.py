@@ -3,15 +3,19 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import EventKind, RevocationReason
+from broker.ports import WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
+from broker.registries import open_registry
 from broker.services.device_acts import Effect
 from broker.settings import BrokerKind
 from device_client.keys import from_pem
@@ -133,6 +137,29 @@ async def test_who_waits_with_connect_at_an_open_door_is_thrown_off_again(
     finally:
         door.close()
     assert not await is_admitted(stack, lamp)
+
+
+async def test_who_waits_for_longer_than_lock_outs_are_repeated_is_thrown_off_too(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """A thief keeps Mosquitto waiting for as long as he likes, by a CONNECT that comes in bytes."""
+    (lamp,) = await joined(stack, tmp_path, "A1")
+    door = await approach(stack.ports[Zone.FLEET], lamp)
+    try:
+        await act(stack, DeviceInput.REVOKE, lamp.name)
+        # As long ago as a service forgets that it carried it out.
+        async with open_registry(stack.home, stack.installation.settings) as registry:
+            await registry.write(_forget_lock_outs)
+        if await door.knock(lamp.name) is Answer.ADMITTED:
+            assert stack.plan.brokers is BrokerKind.MOSQUITTO
+        await door.ended()
+    finally:
+        door.close()
+
+
+def _forget_lock_outs(tx: WriteTransaction) -> None:
+    for each in tx.open_lock_outs(100):
+        tx.save_lock_out(replace(each, ended_at=datetime.now(UTC)))
 
 
 async def test_many_are_put_out_by_one_crl(stack: Stack, tmp_path: Path) -> None:
