@@ -15,6 +15,7 @@ from device_client.timekeeping import Timekeeper
 from device_client.update.codes import UpdateRefused
 from device_client.update.images import Hardware, Running
 from device_client.update.installers.directory import DirectorySlots
+from device_client.update.installers.port import Installer
 from device_client.update.journal import Journal, Stage
 from device_client.update.pursuit import Pursuit
 from device_client.update.repository import Repository
@@ -62,6 +63,8 @@ class UpdatingDevice:
     most_failures: int = 3
     serve: dict[str, bytes] | None = None
     """What downloads deliver instead of the repository's images."""
+    installer: Installer | None = None
+    """None for directory slots."""
 
     def __post_init__(self) -> None:
         self.source = FilesSource(self.made.files)
@@ -75,7 +78,7 @@ class UpdatingDevice:
         journal.open({"main": Running(version="1.0.0", security_counter=1)})
         means = Means(
             hardware=self.hardware,
-            installers={"main": DirectorySlots(self.home / "main")},
+            installers={"main": self.installer or DirectorySlots(self.home / "main")},
             health=self.health,
             restart=self.restart,
             clock=self.timekeeper.now,

@@ -53,9 +53,13 @@ class CommandSlots:
         await self._run(self._programs.install, image, file)
 
     async def switch(self, image: Image) -> None:
-        """As `Installer` says."""
-        await self._run(self._programs.switch, image)
+        """As `Installer` says.
+
+        Noted first: after a cut between the two, the image would be installed once more, over what
+        ran before, since by then that is in the slot that isn't selected. The switch is repeated.
+        """
         await to_its_end(asyncio.to_thread(self._remember, image))
+        await self._run(self._programs.switch, image)
 
     async def runs(self, image: Image) -> bool:
         """As `Installer` says."""
@@ -73,7 +77,7 @@ class CommandSlots:
     async def roll_back(self, image: Image) -> None:
         """As `Installer` says."""
         await self._run(self._programs.roll_back, image)
-        await to_its_end(asyncio.to_thread(durable.remove, self._directory / "switched"))
+        await to_its_end(asyncio.to_thread(self._forget))
 
     async def _run(self, argv: Argv | None, image: Image, file: Path | None = None) -> str:
         if argv is None:
@@ -95,6 +99,10 @@ class CommandSlots:
 
     def _remember(self, image: Image) -> None:
         durable.replace_file(self._directory / "switched", image.target.sha256.encode())
+
+    def _forget(self) -> None:
+        durable.remove(self._directory / "switched")
+        durable.sync_directory(self._directory)
 
     def _switched(self) -> str | None:
         try:
