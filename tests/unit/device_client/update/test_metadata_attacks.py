@@ -228,13 +228,29 @@ async def test_endless_data(device: Device, name: str) -> None:
     assert await device.refused() is UpdateCode.METADATA_TOO_LARGE
 
 
-async def test_mixed_targets(device: Device) -> None:
-    """Both are signed and fresh; they don't belong together."""
-    old = device.made.files["1.targets.json"]
-    device.made.add("meter/2.0.0/image", b"new")
-    device.made.publish()
-    device.made.files["2.targets.json"] = old
-    assert await device.refused() in (UpdateCode.METADATA_MIXED, UpdateCode.METADATA_TOO_LARGE)
+@pytest.mark.parametrize(
+    ("longer", "code"),
+    [(-1, UpdateCode.METADATA_MIXED), (0, UpdateCode.METADATA_MIXED),
+     (1, UpdateCode.METADATA_TOO_LARGE)],
+    ids=["shorter", "of-the-same-length", "longer"],
+)  # fmt: skip
+async def test_mixed_targets(device: Device, longer: int, code: UpdateCode) -> None:
+    """Both are signed and fresh; they don't belong together. What is longer isn't read to its end,
+    so only that is known of it."""
+    made, names = device.made, ("meter/2.0.0/image", "meter/2.1.0/image")
+    made.add(names[0], b"old")
+    if longer > 0:
+        made.add(names[1], b"old, too")
+    made.publish()
+    old = made.files[f"{made.targets.version}.targets.json"]
+    made.targets.targets.clear()
+    for name in names[: 2 if longer < 0 else 1]:
+        made.add(name, b"new")
+    made.publish()
+    name = f"{made.targets.version}.targets.json"
+    assert (len(old) > len(made.files[name])) - (len(old) < len(made.files[name])) == longer
+    made.files[name] = old
+    assert await device.refused() is code
 
 
 @pytest.mark.parametrize("hashes", [True, False])
