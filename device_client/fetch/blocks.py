@@ -12,7 +12,7 @@ from broker.protocol.updates import AssignedTarget, BlockRequest
 from device_client.backoff import no_sooner_than
 from device_client.errors import AnswerInvalid, NoAnswer, RequestRejected
 from device_client.fetch.errors import ImageUnavailable, SourceUnfit
-from device_client.fetch.intake import Intake
+from device_client.fetch.intake import Intake, Pace
 from device_client.fetch.limits import LONGEST_PAUSE_S, FetchLimits
 from device_client.fetch.sink import BlockAsker
 
@@ -30,6 +30,10 @@ class BlockSource:
         self._ask = ask
         self._target = target
         self._at_once = limits.blocks_at_once
+        self._pace = Pace(limits)
+        least = limits.least_rate
+        self._longest_s = max(limits.slow_window_s, sizes.MAX_BLOCK / least) if least else None
+        """How long a whole block may take."""
 
     async def pour(self, intake: Intake) -> None:
         """All that the sink lacks.
@@ -47,13 +51,26 @@ class BlockSource:
                     intake.room(length)
                     asked.append(asyncio.create_task(self._block(offset, length)))
                     offset += length
-                data = await asked[0]
+                data = await self._waited_for(asked[0])
                 asked.popleft()
                 await intake.take(data)
         finally:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _waited_for(self, asked: "asyncio.Task[bytes]") -> bytes:
+        """The block, if it comes at the least rate; that it's put off is no excuse.
+
+        A service that doesn't answer at all isn't slow: that ends by itself, and says so.
+        """
+        while True:
+            self._pace.begin()
+            done, _ = await asyncio.wait({asked}, timeout=self._longest_s)
+            data = asked.result() if done else b""
+            self._pace.got(len(data))
+            if done:
+                return data
 
     async def _block(self, offset: int, length: int) -> bytes:
         for _ in range(_PATIENCE):

@@ -25,14 +25,14 @@ from broker.updating import update_repository
 from device_client import exchange
 from device_client.errors import ConnectionLost
 from device_client.exchange import Question
-from device_client.fetch.errors import SourceUnfit
+from device_client.fetch.errors import ImageTooSlow, SourceUnfit
 from device_client.fetch.plan import fetch
 from device_client.transport import Address, Connection, connected
 from tests.support.acting import joined
 from tests.support.certificates import Client
 from tests.support.http import ask
 from tests.support.ports import free_port
-from tests.support.sinks import QUICK, MemorySink
+from tests.support.sinks import QUICK, MemorySink, quick
 from tests.support.stack import Plan, Stack, running_stack
 from tests.support.tcp_proxy import Direction, Fault, TcpProxy, Way, tcp_proxy
 from tests.support.update_devices import update_device, workshop_of
@@ -170,6 +170,9 @@ async def test_a_device_that_asks_too_often_slows_down_and_gets_it(
         async with blocks(lamp, stack.ports[Zone.FLEET]) as asker:
             await fetch(without_sources(assignment.targets[0]), sink, asker, QUICK, "")
             assert len(asker.offsets) > 5
+            hasty = quick(slow_window_s=0.2, least_rate=8.0 * MAX_BLOCK, fruitless=1)
+            with pytest.raises(ImageTooSlow):
+                await fetch(without_sources(assignment.targets[0]), MemorySink(), asker, hasty, "")
     assert bytes(sink.data) == content
 
 

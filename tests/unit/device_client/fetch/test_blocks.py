@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from broker.protocol.limits import MAX_BLOCK
 from broker.protocol.messages import Rejected
 from broker.protocol.updates import BlockAccepted, BlockRequest
 from device_client.errors import ConnectionLost, DeviceError, NoAnswer, RequestRejected
-from device_client.fetch.errors import ImageUnavailable, SourceUnfit
+from device_client.fetch.errors import ImageTooSlow, ImageUnavailable, SourceUnfit
+from device_client.fetch.intake import Pace
 from device_client.fetch.plan import fetch
 from tests.support.hostile_http import answers, honest, hostile
 from tests.support.sinks import QUICK, MemorySink, quick, target_of
@@ -133,6 +135,69 @@ async def test_another_block_than_was_asked_for_isn_t_taken(offset: int, surplus
     with pytest.raises(ImageUnavailable):
         await fetched(service, sink)
     assert sink.position == 0
+
+
+class Clock:
+    """Goes on only when somebody sleeps or is late."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self._yield = asyncio.sleep
+        pace = partial(Pace, clock=lambda: self.now_s)
+        monkeypatch.setattr("device_client.fetch.blocks.Pace", pace)
+        monkeypatch.setattr("device_client.fetch.blocks.asyncio.sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._yield(0)
+        self.now_s += seconds
+
+
+@pytest.mark.parametrize(
+    ("late_s", "is_slow"), [(32_768 / 257, False), (32_768 / 255, True), (3_000.0, True)]
+)
+async def test_blocks_that_come_at_the_last_moment(
+    monkeypatch: pytest.MonkeyPatch, late_s: float, is_slow: bool
+) -> None:
+    """One at a time is asked for, so that the rate is known; the image has whole blocks only."""
+    clock, sink = Clock(monkeypatch), MemorySink()
+    image = bytes(8 * MAX_BLOCK)
+    service = Service(image)
+
+    async def late(request: BlockRequest) -> BlockAccepted:
+        clock.now_s += late_s
+        return await service(request)
+
+    limits = quick(blocks_at_once=1, slow_window_s=60.0, least_rate=256.0, fruitless=2)
+    fetching = fetch(target_of(image), sink, late, limits, "")
+    if not is_slow:
+        await fetching
+    else:
+        with pytest.raises(ImageTooSlow):
+            await fetching
+    assert sink.position == (0 if is_slow else len(image)), "too late is too late"
+
+
+@pytest.mark.parametrize("put_off_s", [1, 600, None])
+async def test_a_block_that_is_put_off_or_never_comes(put_off_s: int | None) -> None:
+    async def never(request: BlockRequest) -> BlockAccepted:
+        if put_off_s is None:
+            await asyncio.Event().wait()
+        raise rejected("busy", put_off_s)
+
+    limits = quick(slow_window_s=0.02, least_rate=MAX_BLOCK / 0.02, fruitless=2)
+    with pytest.raises(ImageTooSlow):
+        await fetch(target_of(IMAGE), MemorySink(), never, limits, "")
+
+
+async def test_its_own_rate_isn_t_held_against_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device that may take ten bytes a second gets an image all the same."""
+    Clock(monkeypatch)
+    sink = MemorySink()
+    limits = quick(slow_window_s=60.0, least_rate=256.0, rate=10.0)
+    await fetch(target_of(IMAGE), sink, Service(), limits, "")
+    assert bytes(sink.data) == IMAGE
 
 
 async def test_blocks_are_the_last_resort_and_go_on_where_the_others_stopped() -> None:

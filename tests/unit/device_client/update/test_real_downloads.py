@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.protocol.updates import AssignedTarget, Phase
+from broker.protocol.messages import Rejected
+from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest, Phase
+from device_client.errors import RequestRejected
 from device_client.fetch.limits import FetchLimits
 from device_client.fetch.plan import fetch
 from device_client.update.codes import UpdateCode
@@ -70,6 +72,27 @@ async def test_slow_retrieval(device: UpdatingDevice) -> None:
         await device.follow(payload)
     assert device.finals() == [(1, Phase.REFUSED, UpdateCode.IMAGE_TOO_SLOW)]
     assert device.current() == FACTORY
+
+
+async def test_slow_retrieval_of_blocks(device: UpdatingDevice) -> None:
+    """A broker that puts each block off has the device give up as a slow server has."""
+    asked: list[BlockRequest] = []
+
+    async def put_off(request: BlockRequest) -> BlockAccepted:
+        asked.append(request)
+        why = Rejected(request_id=request.request_id, code="busy", message="Later.", remedy="")
+        raise RequestRejected(replace(why, retry_after_s=600))
+
+    hasty = replace(PATIENT, slow_window_s=0.05, least_rate=1_000_000.0)
+
+    async def by_blocks(target: AssignedTarget, sink: FileSink) -> None:
+        await fetch(target, sink, put_off, hasty, "")
+
+    device.fetch = by_blocks  # type: ignore[method-assign]
+    await device.follow(device.made.assign(device.made.add(PATH, IMAGE)))
+    assert device.finals() == [(1, Phase.REFUSED, UpdateCode.IMAGE_TOO_SLOW)]
+    assert device.current() == FACTORY
+    assert asked
 
 
 async def test_endless_data(device: UpdatingDevice) -> None:
