@@ -72,7 +72,7 @@ class Membership:
         """A connection to the fleet that this device's certificate has been confirmed on."""
         await on_disk(self._timekeeper.load)
         identity = self._tried = await self._identity()
-        self._status.note(Activity.CONNECTING)
+        await on_disk(self._status.note, Activity.CONNECTING)
         async with self._conversations.at_fleet_broker(identity) as line:
             identity = await self._confirm(line, identity)
             log.info("connected to the fleet as %s", identity.device_id)
@@ -80,7 +80,7 @@ class Membership:
             self.in_a_row = 0
             self._expiry.forget()
             self.online_since = time.monotonic()
-            self._status.note(Activity.ONLINE, self._timekeeper.standing())
+            await on_disk(self._status.note, Activity.ONLINE, self._timekeeper.standing())
             yield identity, line.connection
 
     async def _identity(self) -> Identity:
@@ -104,7 +104,7 @@ class Membership:
         claim = await on_disk(self._remembered)
         serial, reading = SerialNumber(claim.serial), self._timekeeper.reading()
         pending = await on_disk(self._keystore.key_for_claim, serial, claim.key_type, reading)
-        self._status.note(Activity.CLAIMING)
+        await on_disk(self._status.note, Activity.CLAIMING)
         try:
             grant = await self._conversations.enroll(claim, pending)
         except KeyTooOld:
@@ -120,7 +120,7 @@ class Membership:
         Only the service knows which of two it saw proven last, so it's asked with each that is
         `over`. If `current` isn't, that goes on.
         """
-        self._status.note(Activity.RECOVERING)
+        await on_disk(self._status.note, Activity.RECOVERING)
         self._trials.recovering(current in over)
         claim = await on_disk(self._remembered)
         refusals = []
@@ -183,7 +183,7 @@ class Membership:
         same = self.last_error is not None and self.last_error.stable_code == error.stable_code
         self.in_a_row = self.in_a_row + 1 if same else 1
         self.last_error = error
-        self._status.note_error(error, self._timekeeper.now())
+        await on_disk(self._status.note_error, error, self._timekeeper.now())
         with suppress(StateUnusable):  # the next try meets the same disk, and reports it
             await on_disk(self._timekeeper.save)
             if self._tried is not None:

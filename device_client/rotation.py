@@ -93,7 +93,7 @@ class RenewalDuty:
         while True:
             await on_disk(self._timekeeper.save)
             due = self._due(identity)
-            self._status.note_plan(due, self._timekeeper.standing())
+            await on_disk(self._status.note_plan, due, self._timekeeper.standing())
             wait_s = (due - self._timekeeper.now()).total_seconds()
             if wait_s <= 0:
                 return
@@ -110,7 +110,7 @@ class RenewalDuty:
         await self._succeeding.renew(line, online.identity, version)
 
     async def _put_off(self, error: DeviceError) -> None:
-        self._status.note_error(error, self._timekeeper.now())
+        await on_disk(self._status.note_error, error, self._timekeeper.now())
         wait_s = self._again.next()
         log.warning("no renewal: %s: %s %s", error.stable_code, error, error.remedy)
         log.info("next try to renew in %.1f s", wait_s)

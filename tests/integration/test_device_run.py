@@ -8,13 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from broker.protocol.codes import Code, Refused
+from broker.protocol.messages import RotationOrder
+from broker.protocol.names import DeviceId
+from broker.protocol.topics import Desired, desired_topic
 from device_client import status
 from device_client.agent import Agent
 from device_client.keystore import Keystore
@@ -133,6 +138,30 @@ async def test_a_full_disk_is_waited_out_with_the_same_key(
     assert len(fleet.service.enrolls) > 1
     assert len(fleet.service.keys_seen()) == 1
     assert identity is not None
+
+
+async def test_the_event_loop_doesn_t_wait_for_the_status_to_be_written(
+    fleet: FakeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, threads = os.replace, list[int]()
+
+    def replace(source: str | Path, target: str | Path) -> None:
+        if Path(target).name == "status.json":
+            threads.append(threading.get_ident())
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    state = tmp_path / "state"
+    fleet.service.enroll_script.append(Refused(Code.BUSY))
+    fleet.service.renew_script.append(Refused(Code.BUSY))
+    topic = desired_topic(DeviceId("device-A1"), Desired.ROTATION)
+    async with running(state, fleet):
+        await eventually(lambda: online(state))
+        now = datetime.now(UTC)
+        await fleet.service.retain(topic, RotationOrder(version=1, renew_by=now, ordered_at=now))
+        await eventually(lambda: len(fleet.service.renews) >= 2)
+    assert len(threads) >= 6, "claiming, refused, connecting, online, planned, refused"
+    assert threading.get_ident() not in threads
 
 
 def command(*arguments: str | Path) -> list[str]:
