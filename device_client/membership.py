@@ -92,12 +92,14 @@ class Membership:
         if await on_disk(_is_rooted, current):
             self._timekeeper.not_before(current.not_before)
         successor = await on_disk(self._keystore.succession.successor)
-        over = [one for one in (successor, current) if one and self._expiry.is_certain(one)]
+        known = [one for one in (successor, current) if one]
+        over = [one for one in known if self._expiry.is_certain(one)]
         chosen = self._trials.choose(current, successor, over)
         doubted, self._doubted = self._doubted, False
         if chosen in over:
             return await self._recover(over, current)
-        return await self._enroll() if doubted else chosen
+        # A broker doesn't always say why it refuses, and this clock may be behind.
+        return await self._recover(known, current) if doubted else chosen
 
     async def _enroll(self) -> Identity:
         """Asks the claim zone with the kept key, and stores what it grants."""
@@ -118,8 +120,9 @@ class Membership:
         """Name and history go on; where that is refused, a claim may still be granted.
 
         Only the service knows which of two it saw proven last, so it's asked with each that is
-        `over`. If `current` isn't, that goes on.
+        `over`, or may be. If `current` isn't, that goes on.
         """
+        was_member = current.confirmed_at is not None and self._expiry.is_certain(current)
         await on_disk(self._status.note, Activity.RECOVERING)
         self._trials.recovering(current in over)
         claim = await on_disk(self._remembered)
@@ -142,11 +145,11 @@ class Membership:
         try:
             return await self._enroll()
         except RequestRejected as error:
-            if current.confirmed_at is None:
-                raise  # most likely it never was a member
-            if error.rejected.known_code is Code.KEY_IN_USE and not self._made_fresh_key:
-                raise  # an operator who reclaimed it expects another key
-            raise refusals[0] from error
+            is_of_old_key = error.rejected.known_code is Code.KEY_IN_USE
+            # An operator who reclaimed it expects another key.
+            if was_member and not (is_of_old_key and not self._made_fresh_key):
+                raise refusals[0] from error
+            raise
 
     async def _confirm(self, line: Line, identity: Identity) -> Identity:
         if line.connection.is_provisional:

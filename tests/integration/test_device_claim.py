@@ -192,6 +192,7 @@ async def test_a_lapsed_certificate_is_replaced_with_the_same_key(
     assert lapsed is not None
     await fleet.revoke(lapsed.chain_file.read_text(), lapsed.device_id)
     fleet.service.forget_certificates()
+    fleet.service.recover_script.extend([Refused(Code.RECOVERY_REFUSED)] * 9)
     with device(tmp_path / "state", fleet.bundle()) as (agent, _):
         identity = await agent.claim(60)
     assert identity.certificate_sha256 != lapsed.certificate_sha256

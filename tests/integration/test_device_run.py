@@ -110,6 +110,7 @@ async def test_a_revoked_device_asks_the_claim_zone_again(fleet: FakeFleet, tmp_
         assert revoked is not None
         enrolled = len(fleet.service.enrolls)
         fleet.service.forget_certificates()
+        fleet.service.recover_script.extend([Refused(Code.RECOVERY_REFUSED)] * 9)
         await fleet.revoke(revoked.chain_file.read_text(), revoked.device_id)
         await fleet.fleet.control.disconnect(revoked.device_id)
         await eventually(lambda: len(fleet.service.enrolls) > enrolled)
