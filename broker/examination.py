@@ -279,5 +279,8 @@ def _lives(pid: int) -> bool:
 
 
 def _no_process(path: Path, what: str) -> BrokerControlError:
-    remedy = "start Mosquitto with Muster's configuration, which writes it, or correct pid_file"
+    remedy = (
+        "start Mosquitto with Muster's configuration, which writes it, or correct pid_file; under "
+        "mosquitto/supervise.py there is none, set reload_socket"
+    )
     return BrokerControlError(BrokerControlCode.BROKER_DOWN, f"{path} {what}", remedy)

@@ -55,7 +55,7 @@ def _expired(stack: Stack, file: Path) -> None:
 
 
 def _old(stack: Stack, file: Path) -> None:
-    file.write_bytes(_signed(stack, datetime.now(UTC)))
+    file.write_bytes(_signed(stack, datetime.now(UTC) - timedelta(hours=1)))
 
 
 DAMAGES: Final[dict[str, Damage]] = {

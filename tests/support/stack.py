@@ -45,6 +45,8 @@ class Plan:
     """Lines of the section [limits] of muster.toml."""
     metrics_port: int | None = None
     http_port: int | None = None
+    supervised: bool = False
+    """Mosquitto only: under its supervisor, and reloaded through it."""
     told_ports: dict[Zone, int] = field(default_factory=dict)
     """Mosquitto only: what devices are told instead of a broker's own port."""
 
@@ -196,7 +198,8 @@ async def _run_brokers(
     run = place / "run"
     await asyncio.to_thread(run.mkdir)
     return {
-        zone: await ending.enter_async_context(run_mosquitto(zone, home.path, run)) for zone in Zone
+        zone: await ending.enter_async_context(run_mosquitto(zone, home.path, run, plan.supervised))
+        for zone in Zone
     }
 
 
@@ -210,6 +213,8 @@ def _settings(plan: Plan, ports: dict[Zone, int], brokers: dict[Zone, RunningMos
             lines += [f"service_port = {brokers[zone].service_port}"]
             lines += [f'pid_file = "{endpoint.pid_file}"']
             lines += [f'admin_socket = "{endpoint.admin_socket}"']
+            if endpoint.reload_socket is not None:
+                lines += [f'reload_socket = "{endpoint.reload_socket}"']
     lines += [] if plan.http_port is None else ["[http]", f"port = {plan.http_port}"]
     lines += ["[registry]", f'url = "{plan.database_url}"', "[limits]"]
     lines += [

@@ -104,7 +104,8 @@ def _read_pid(pid_file: Path) -> int:
         raise BrokerControlError(
             BrokerControlCode.BROKER_DOWN,
             f"{pid_file} doesn't name a process",
-            "start Mosquitto with Muster's configuration, which writes it",
+            "start Mosquitto with Muster's configuration, which writes it; under "
+            "mosquitto/supervise.py there is none, set reload_socket",
         ) from error
 
 

@@ -59,6 +59,23 @@ async def test_reloads_that_others_ask_for_do_not_make_ours_get_lost(
         disturbing.cancel()
 
 
+async def test_a_damaged_file_is_not_read_and_the_answer_says_so(
+    mosquitto: RunningMosquitto, certificates: Certificates
+) -> None:
+    lamp, path = certificates.device("lamp"), mosquitto.endpoint.crls[0]
+    pem = certificates.revoke(Zone.FLEET, [lamp])
+    await asyncio.to_thread(swap, path, pem, datetime.now(UTC))
+    await mosquitto.control.apply_crl()
+    path.write_bytes(pem[:-40])
+    with pytest.raises(BrokerControlError) as refused:
+        await ask_for_reload(reload_socket(mosquitto), timeout_s=60)
+    assert refused.value.code == "crl_invalid"
+    assert "fleet.pem: it isn't a sequence of whole PEM CRLs" in refused.value.message
+    assert await knock(mosquitto.port, lamp) is Answer.REFUSED
+    path.write_bytes(pem)
+    await ask_for_reload(reload_socket(mosquitto), timeout_s=60)
+
+
 async def test_whoever_asks_and_leaves_harms_nobody(mosquitto: RunningMosquitto) -> None:
     for _ in range(50):
         _, writer = await asyncio.open_unix_connection(reload_socket(mosquitto))
