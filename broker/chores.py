@@ -9,6 +9,7 @@ import structlog
 
 from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
 from broker.adapters.brokers.crl_file import WatchedCrlFile
+from broker.adapters.brokers.lasting_crl import LastingCrlFile
 from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
@@ -63,7 +64,13 @@ def identity_chores(
     registry, clock, changes = world.registry, world.clock, world.changes
     confirm_within_s = world.settings.limits.confirm_within.total_seconds()
     lock_outs = LockOuts(registry, controls[Zone.FLEET], clock)
-    fleet_crl = FleetCrl(registry, authority, crl_file, controls[Zone.FLEET], clock, lock_outs)
+    home = world.home
+    infrastructure = LastingCrlFile(
+        home.infrastructure_crl, home.server_anchors, home.run / "infrastructure-crl.pem"
+    )
+    fleet_crl = FleetCrl(
+        registry, authority, crl_file, controls[Zone.FLEET], clock, lock_outs, infrastructure
+    )
     claim_crl = ClaimCrl(registry, controls[Zone.CLAIM])
     lapses = LapseService(registry, clock)
     superseded = SupersededService(registry, clock)

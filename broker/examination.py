@@ -55,6 +55,19 @@ async def examine(installation: Installation) -> list[Finding]:
     return findings
 
 
+async def lock_out_obstacles(installation: Installation) -> list[Finding]:
+    """What keeps an act on devices from coming into force on the fleet's broker; nothing when only
+    time is lacking."""
+    home, now = installation.home, installation.clock.now()
+    trusted = await _trusted(installation)
+    inspected = await asyncio.to_thread(inspect_home, home, now, installation.passphrase, trusted)
+    read = (home.crl_file(Zone.FLEET), home.infrastructure_crl)
+    findings = [_of_ca(home, finding) for finding in inspected if finding.path in read]
+    findings += await _examine_steering(installation, Zone.FLEET)
+    findings += await asyncio.to_thread(lambda: list(_examine_service(installation)))
+    return [finding for finding in findings if finding.level is not Level.OK]
+
+
 async def _trusted(installation: Installation) -> frozenset[int]:
     """The operational authorities that count; the first when the registry can't be asked."""
     try:

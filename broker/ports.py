@@ -398,3 +398,11 @@ class WatchedCrlFile(CrlFile, Protocol):
 
     async def is_intact(self) -> bool:
         """Whether the file is, byte for byte, what `swap` put there last."""
+
+
+class LastingCrlFile(Protocol):
+    """A CRL file that a broker reads and the service doesn't sign."""
+
+    async def restore(self, now: datetime) -> bool:
+        """Puts it back as it was last good, if it isn't good and there is such a copy; whether it
+        did."""

@@ -1,11 +1,12 @@
 """Keeping each zone's CRL in force: signed from the registry, put in place whole, applied.
 
 The registry counts what should be in force, so a revocation that met a broker which was down, or a
-service that was killed, is completed later. The file is watched, too: Mosquitto carries on without
+service that was killed, is completed later. Files are watched, too: Mosquitto carries on without
 any CRL when it is told to read a damaged one.
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broker.core.ca_rollover import InForce, in_force
@@ -16,14 +17,18 @@ from broker.ports import (
     Clock,
     CrlFile,
     FleetAuthority,
+    LastingCrlFile,
     ReadTransaction,
     Registry,
     WatchedCrlFile,
+    WriteTransaction,
 )
 from broker.services.lock_out import BATCH, LockOuts
 from broker.services.revoking import FLEET_CRL_WANTED
 
 CRL_NUMBER = "crl.fleet.number"
+CLAIM_CRL_WANTED = "crl.claim"
+"""Registry counter: raised when the claim zone's broker should read its files again."""
 _RESIGN_AFTER = timedelta(days=1)
 _AHEAD_AT_MOST = BACKDATING * 0.8
 
@@ -40,6 +45,7 @@ class FleetCrl:
         control: BrokerControl,
         clock: Clock,
         lock_outs: LockOuts,
+        infrastructure: LastingCrlFile,
     ) -> None:
         self._registry = registry
         self._authority = authority
@@ -47,6 +53,7 @@ class FleetCrl:
         self._control = control
         self._clock = clock
         self._lock_outs = lock_outs
+        self._infrastructure = infrastructure
         self._written: int | None = None
         """The counter's value that the file covers; none when it isn't this service's."""
         self._in_force: int | None = None
@@ -71,9 +78,12 @@ class FleetCrl:
             self._written = self._in_force = self.trusted_in_force = None
             self._trusted = trusted
         is_damaged = self._written is not None and not await self._file.is_intact()
+        if await self._infrastructure.restore(self._clock.now()):
+            self._in_force = None
+            await self._registry.write(self._note_restored)
         is_due = is_damaged or self._in_force != wanted or self._is_stale()
         if is_due:
-            await self._publish(wanted, trusted, is_damaged)
+            await self._publish_and_kick(wanted, trusted, is_damaged, waiting)
         if waiting and self._in_force_at is not None:
             await self._lock_outs.carry_out(waiting, self._in_force_at)
         return is_due
@@ -98,6 +108,22 @@ class FleetCrl:
             now = max(now, self._this_update + timedelta(seconds=1))
         self._this_update = now
         return now
+
+    async def _publish_and_kick(
+        self, wanted: int, trusted: InForce, is_damaged: bool, waiting: Sequence[LockOut]
+    ) -> None:
+        """Who is put out needn't stay connected until the CRL is in force, however long it takes;
+        and when it can't come into force, it's all that can be done."""
+        kicking = asyncio.create_task(self._lock_outs.kick(waiting))
+        try:
+            await self._publish(wanted, trusted, is_damaged)
+        finally:
+            await kicking
+
+    def _note_restored(self, tx: WriteTransaction) -> None:
+        tx.raise_counter(CLAIM_CRL_WANTED)  # its broker reads the file, too
+        detail = "the infrastructure authority's, from the last good copy"
+        tx.add_event(Event(self._clock.now(), EventKind.CRL_REPAIRED, detail=detail))
 
     async def _publish(self, wanted: int, trusted: InForce, is_damaged: bool) -> None:
         """`wanted` was read before the revocations are, so the CRL covers at least that much."""
@@ -155,7 +181,7 @@ async def put_in_place(
 class ClaimCrl:
     """The claim zone's CRL: the operator's command signs it, the service puts it in force."""
 
-    COUNTER = "crl.claim"
+    COUNTER = CLAIM_CRL_WANTED
 
     def __init__(self, registry: Registry, control: BrokerControl) -> None:
         self._registry = registry

@@ -122,7 +122,8 @@ def _examine_lock_outs(waiting: list[LockOut], now: datetime) -> Iterator[Findin
             "fleet broker",
             f"{len(late):,} acts on devices aren't in force on it yet, the oldest since "
             f"{late[0].requested_at:%Y-%m-%d %H:%M:%S}Z: {late[0].act} of {late[0].device_id}.",
-            "See that the service and the fleet's broker run; it is completed by itself then.",
+            "Mend what else is an error here: the service, the fleet's broker, or a file in crl/. "
+            "It is completed by itself then.",
         )
 
 

@@ -7,6 +7,7 @@ there, and the next run goes on with it.
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -62,9 +63,19 @@ class LockOuts:
         """
         urgent, others = _by_urgency(waiting)
         now_due = [*urgent, *others[:_OF_WHAT_CAN_WAIT]]
-        put_out = [each.device_id for each in now_due if each.act is not DeviceInput.RESUME]
-        ended = await self._disconnect(put_out)
+        ended = await self._disconnect(_put_out(now_due))
         await self._registry.write(lambda tx: _keep(tx, now_due, in_force_at, ended))
+
+    async def kick(self, waiting: Sequence[LockOut]) -> None:
+        """Ends the connections of those that an operator put out, before any CRL covers it: they
+        may come back until then. What fails, `carry_out` does again.
+
+        Args:
+            waiting: lock-outs that haven't been carried out.
+        """
+        urgent, _ = _by_urgency(waiting)
+        with suppress(Exception):  # whoever puts the CRL in force finds out, and says so
+            await self._disconnect(_put_out(urgent))
 
     def suspect(self, names: Iterable[DeviceId]) -> None:
         """Has `watch` throw off those of `names` that have no live certificate: a broker may have
@@ -146,6 +157,10 @@ class LockOuts:
             # The broker is down for all of them; one says so as well as eight.
             raise failures.exceptions[0] from failures
         return ended
+
+
+def _put_out(lock_outs: Sequence[LockOut]) -> list[DeviceId]:
+    return [each.device_id for each in lock_outs if each.act is not DeviceInput.RESUME]
 
 
 def _by_urgency(lock_outs: Sequence[LockOut]) -> tuple[list[LockOut], list[LockOut]]:

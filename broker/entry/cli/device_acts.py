@@ -1,5 +1,6 @@
 """`muster devices suspend|resume|revoke|reclaim|retire`: one act, and how long it took."""
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from broker.core.lifecycle import DeviceInput
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import advance, counted, emit, note, progress, table
 from broker.entry.cli.views import acted_json
+from broker.examination import lock_out_obstacles
 from broker.installation import Installation
 from broker.ports import Registry
 from broker.protocol.names import DeviceId
@@ -96,7 +98,7 @@ def carry_out(installation: Installation, choose: Choose, wanted: Wanted, how: H
             installation, lambda registry: _carry_out(installation, registry, choose, wanted, how)
         )
     _report(acted, wanted, how)
-    _conclude(acted, wanted, how)
+    _conclude(installation, acted, wanted, how)
     return acted
 
 
@@ -149,7 +151,7 @@ def _shown(after_ms: int | None) -> str:
     return "waits" if after_ms is None else f"{after_ms} ms"
 
 
-def _conclude(acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
+def _conclude(installation: Installation, acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
     count = {effect: sum(each.effect is effect for each in acted) for effect in Effect}
     if how.dry_run:
         note(f"{counted(count[Effect.DONE], 'device')} would be changed. Nothing was changed.")
@@ -162,13 +164,19 @@ def _conclude(acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
         note("Next: each claims again, with a new key; its old keys are never accepted.")
     waiting = [each for each in acted if _still_owed(each)]
     if waiting:
-        note(
-            f"{len(waiting):,} of them wait for the fleet's broker. It's in the registry, and the "
-            "service completes it by itself as soon as both run: see 'muster doctor'.",
-            "yellow",
-        )
+        _tell_waiting(installation, len(waiting))
         if how.timeout_s > 0:
             raise typer.Exit(1)
+
+
+def _tell_waiting(installation: Installation, count: int) -> None:
+    note(
+        f"{count:,} of them wait for the fleet's broker. It's in the registry, and the "
+        "service completes it by itself as soon as both run: see 'muster doctor'.",
+        "yellow",
+    )
+    for each in asyncio.run(lock_out_obstacles(installation)):
+        note(f"In the way, {each.subject}: {each.message} {each.remedy}", "yellow")
 
 
 def _still_owed(each: Acted) -> bool:

@@ -5,8 +5,11 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography import x509
 
+from broker.core.lifecycle import DeviceInput
 from broker.core.records import EventKind, Reprovision
+from broker.protocol.names import DeviceId
 from broker.services.crl import ClaimCrl, FleetCrl
+from broker.services.device_acts import Wanted, act_on
 from broker.services.lock_out import LockOuts
 from tests.support.desk import CONFIRM_WITHIN, Desk, authority
 from tests.support.records import a_group
@@ -23,6 +26,7 @@ class Place:
         self.apply_fails = False
         self.disconnect_fails = False
         self.is_damaged = False
+        self.is_to_restore = False
         self.ended: list[str] = []
 
     async def swap(self, pem: bytes, now: datetime) -> None:
@@ -46,6 +50,10 @@ class Place:
     async def is_intact(self) -> bool:
         return not self.is_damaged
 
+    async def restore(self, now: datetime) -> bool:
+        restored, self.is_to_restore = self.is_to_restore, False
+        return restored
+
     @property
     def in_force(self) -> x509.CertificateRevocationList:
         """The operational CRL that the broker has read last; the infrastructure's follows it."""
@@ -67,7 +75,7 @@ def place() -> Place:
 
 def fleet_crl(desk: Desk, place: Place) -> FleetCrl:
     lock_outs = LockOuts(desk.registry, place, desk.clock)
-    return FleetCrl(desk.registry, authority(), place, place, desk.clock, lock_outs)
+    return FleetCrl(desk.registry, authority(), place, place, desk.clock, lock_outs, place)
 
 
 async def lapsed(desk: Desk, serial: str) -> str:
@@ -162,6 +170,38 @@ async def test_a_file_that_somebody_changed_is_signed_anew(desk: Desk, place: Pl
     assert not await crl.bring_up_to_date()
     kinds = [event.kind for event in await desk.events()]
     assert kinds.count(EventKind.CRL_REPAIRED) == 1
+
+
+async def test_while_no_crl_can_come_into_force_the_connection_is_ended_at_each_try(
+    desk: Desk, place: Place
+) -> None:
+    crl = fleet_crl(desk, place)
+    await crl.bring_up_to_date()
+    name = DeviceId((await desk.enroll("A1")).device_id)
+    await desk.registry.write(
+        lambda tx: act_on(tx, name, "1", Wanted(DeviceInput.REVOKE), desk.clock.now())
+    )
+    place.apply_fails = True
+    for tries in (1, 2, 3):
+        with pytest.raises(ConnectionError):
+            await crl.bring_up_to_date()
+        assert place.ended == [name] * tries
+    place.apply_fails = False
+    assert await crl.bring_up_to_date()
+    assert len(place.serials) == 1
+
+
+async def test_when_the_infrastructure_s_crl_was_put_back_both_brokers_read_it(
+    desk: Desk, place: Place
+) -> None:
+    crl, claims = fleet_crl(desk, place), ClaimCrl(desk.registry, place)
+    await crl.bring_up_to_date()
+    await claims.bring_up_to_date()
+    place.is_to_restore = True
+    assert await crl.bring_up_to_date()
+    assert await claims.bring_up_to_date()
+    assert not await crl.bring_up_to_date()
+    assert (await desk.events())[-1].kind is EventKind.CRL_REPAIRED
 
 
 async def test_a_clock_that_is_set_back_does_not_lock_the_fleet_out(
