@@ -15,6 +15,7 @@ from broker.protocol.codes import Code, Refused
 from broker.protocol.zones import Zone
 from broker.services import superseded
 from broker.services.device_acts import Wanted, act_on
+from broker.services.superseded import SupersededService
 from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
@@ -161,14 +162,16 @@ async def test_what_is_over_within_a_minute_shares_a_crl(desk: Desk) -> None:
 async def test_more_than_a_batch_holds_doesn_t_wait_for_a_minute(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(superseded, "BATCH", 2)
+    monkeypatch.setattr(superseded, "BATCH", 1)
+    desk.superseding = SupersededService(desk.registry, desk.clock)
     for number in range(1, 4):
         await desk.join(f"A{number}")
         await rotate(desk, fresh_key(), f"lamp-A{number}")
     desk.clock.at += GRACE
-    assert await desk.superseding.revoke_superseded() == 2
-    desk.clock.at += timedelta(seconds=10)
-    assert await desk.superseding.revoke_superseded() == 1
+    for batch in (1, 2):
+        assert await desk.superseding.revoke_superseded() == batch
+        desk.clock.at += timedelta(seconds=1)
+    assert await desk.superseding.revoke_superseded() == 0
 
 
 async def test_the_group_says_how_long_the_grace_is(desk: Desk) -> None:
