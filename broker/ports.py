@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -64,9 +64,8 @@ class IssuedCertificate:
     """Which operational authority made it."""
 
 
-@dataclass(frozen=True)
-class Revocation:
-    """One line of a CRL."""
+class Revocation(NamedTuple):
+    """One line of a CRL; a tuple, because a CRL may have a hundred thousand."""
 
     serial: CertificateSerial
     revoked_at: datetime

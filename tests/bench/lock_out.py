@@ -1,21 +1,24 @@
 """Revocation: how long until a connected device is refused and disconnected."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from broker.adapters.clock import SystemClock
 from broker.core.lifecycle import DeviceInput
-from broker.ports import Registry
-from broker.protocol.names import DeviceId
+from broker.ports import DeviceFilter, Registry, WriteTransaction
+from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint
 from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services import device_acts
 from broker.services.device_acts import Wanted
+from broker.services.revoking import FLEET_CRL_WANTED
 from broker.settings import BrokerKind
 from tests.bench.bench import CLAIM, MANY, Bench
 from tests.bench.measuring import percentile, say
@@ -28,6 +31,9 @@ from tests.support.stack import Plan, Stack, running_stack
 
 _DEVICES: Final = 200
 _SINGLY: Final = 100
+_LARGE_CRL: Final = 50_000
+_WITH_LARGE_CRL: Final = 20
+_A_COMMIT: Final = 5_000
 _JOINING: Final = 16
 _TO_HOLD_MS: Final = 1000.0
 _GIVE_UP_S: Final = 20.0
@@ -61,13 +67,39 @@ async def _measure(stack: Stack, place: Path, kind: BrokerKind) -> list[Row]:
         singly = []
         for each in peers[:_SINGLY]:
             singly += await _revoke(stack, registry, [each])
-        at_once = await _revoke(stack, registry, peers[_SINGLY:])
+        at_once = await _revoke(stack, registry, peers[_SINGLY:-_WITH_LARGE_CRL])
+        await _fill_crl(registry)
+        large = []
+        for each in peers[-_WITH_LARGE_CRL:]:
+            large += await _revoke(stack, registry, [each])
     what = f"revoked, disconnected and refused, {kind}"
     return [
-        _row(f"{what}: {_DEVICES} connected devices", singly + at_once),
+        _row(f"{what}: {_DEVICES - len(large)} connected devices", singly + at_once),
         _row(f"- {len(singly)} of them one by one", singly),
         _row(f"- {len(at_once)} of them in one act", at_once),
+        _row(f"- {len(large)} one by one with {_LARGE_CRL:,} lines on the CRL", large),
     ]
+
+
+async def _fill_crl(registry: Registry) -> None:
+    """As many certificates of one device as make a large CRL: renewed and revoked, not expired."""
+
+    def add(tx: WriteTransaction) -> None:
+        (device,) = tx.devices(DeviceFilter(limit=1))
+        revoked = tx.certificates_of([device.id])[0]
+        for _ in range(_A_COMMIT):
+            tx.save_certificate(
+                replace(
+                    revoked,
+                    serial=CertificateSerial(f"{secrets.randbits(158):x}"),
+                    key_sha256=Fingerprint(secrets.token_hex(32)),
+                    certificate_sha256=Fingerprint(secrets.token_hex(32)),
+                )
+            )
+
+    for _ in range(_LARGE_CRL // _A_COMMIT):
+        await registry.write(add)
+    await registry.write(lambda tx: tx.raise_counter(FLEET_CRL_WANTED))
 
 
 async def _join(stack: Stack, place: Path) -> list[Client]:

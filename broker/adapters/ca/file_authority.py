@@ -19,7 +19,7 @@ from broker.adapters.ca.building import (
     subject_key,
     within,
 )
-from broker.adapters.ca.crl import build_crl
+from broker.adapters.ca.crl import Entries, build_crl
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.loading import load_signer
 from broker.core.ca_rollover import FIRST_GENERATION
@@ -43,6 +43,7 @@ class FileAuthority:
         self._issuer_name = signer.certificate.subject
         self._constant = (*constant_extensions(Profile.DEVICE), authority_key(signer.certificate))
         self._hash = signature_hash(signer.key)
+        self._entries = Entries()
 
     @classmethod
     def load(
@@ -111,9 +112,10 @@ class FileAuthority:
 
     def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
         """Its CRL, with those in `revoked` that it issued; in force for a week. Takes 0.5 s for
-        100,000 entries: not for the loop."""
+        100,000 entries, the first time twice as long: not for the loop, and one at a time."""
         own = [line for line in revoked if line.generation == self.generation]
-        return build_crl(self._signer, own, number, now, now + OPERATIONAL_CRL_LIFETIME)
+        until = now + OPERATIONAL_CRL_LIFETIME
+        return build_crl(self._signer, own, number, now, until, self._entries)
 
 
 def serial_of(certificate: x509.Certificate) -> CertificateSerial:

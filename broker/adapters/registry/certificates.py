@@ -44,6 +44,7 @@ _SUPERSEDED: Final = (
     .order_by(_T.c.grace_until, _T.c.id)
     .limit(sa.bindparam("at_most", type_=sa.BigInteger))
 )
+_REASONS: Final = {reason.value: reason for reason in RevocationReason}
 _REVOCATIONS: Final = (
     sa.select(_T.c.serial, _T.c.revoked_at, _T.c.revoked_for, _T.c.device_id, _T.c.generation)
     .where(IS_REVOKED, _T.c.not_after > sa.bindparam("moment"))
@@ -116,7 +117,7 @@ class Certificates(Part):
             Revocation(
                 CertificateSerial(serial),
                 loaded(at),
-                RevocationReason(reason),
+                _REASONS[reason],
                 DeviceId(device_id),
                 generation,
             )

@@ -10,7 +10,7 @@ import pytest
 
 from broker.core.claim_alarm import ClaimAlarm
 from broker.core.findings import Finding, Level
-from broker.core.lifecycle import DeviceInput, DeviceState
+from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import (
     ClaimCertificate,
     Device,
@@ -20,12 +20,15 @@ from broker.core.records import (
     EventKind,
     LockOut,
     Reprovision,
+    RevocationReason,
     Serials,
 )
 from broker.ports import ReadTransaction, Registry, RegistryError, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, SerialNumber
+from broker.services import doctor
 from broker.services.doctor import examine_registry
 from tests.support.operating import NOW, SetClock, fresh_registry
+from tests.support.registries import add_batch, certificate_number, device_number
 from tests.unit.services.test_groups import group
 
 ResultT = TypeVar("ResultT")
@@ -200,3 +203,31 @@ async def test_claims_that_came_too_fast(registry: Registry, ago: timedelta, cou
     await registry.write(lambda view: view.add_event(event))
     found = await troubles(registry)
     assert [finding.subject for finding in found] == ["b1"] * count
+
+
+async def test_a_crl_that_is_too_large_for_the_promise_of_a_second(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep(registry)
+
+    def revoke(tx: WriteTransaction) -> None:
+        add_batch(tx)
+        for number in range(1, 4):
+            tx.save_device(device_number(number))
+            tx.save_certificate(
+                certificate_number(
+                    number,
+                    state=CertificateState.REVOKED,
+                    revoked_at=NOW,
+                    revoked_for=RevocationReason.SUPERSEDED,
+                    not_after=NOW + timedelta(days=1),
+                )
+            )
+
+    await registry.write(revoke)
+    for largest, found in ((4, []), (3, ["crl_size"])):
+        monkeypatch.setattr(doctor, "LARGE_CRL", largest)
+        findings = await examine_registry(registry, SetClock())
+        warned = [each for each in findings if each.check == "crl_size"]
+        assert [each.check for each in warned] == found
+        assert all("certificate_lifetime" in each.remedy for each in warned)
