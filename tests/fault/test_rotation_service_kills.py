@@ -4,11 +4,8 @@ In the end the device is a member by one new certificate that both agree on.
 """
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +13,6 @@ import pytest
 import pytest_asyncio
 
 from broker.core.lifecycle import CertificateState
-from device_client import keystore
 from device_client.identity import Identity
 from tests.fault.conftest import SITES, Kept, plan_of
 from tests.fault.dying_rotation import RECOVERY, RENEWAL, SWEEP
@@ -26,6 +22,7 @@ from tests.support.rotating import (
     DAYS,
     EXPIRING,
     assert_settled,
+    kept_client,
     key_of,
     member,
     recovered,
@@ -118,14 +115,6 @@ async def test_kill_while_a_grace_ends(stack: Stack, step: str, tmp_path: Path) 
     assert await is_admitted(stack, as_client(stack, new))
     await stack.installation.save_group(lifetime=DAYS)
     await assert_settled(stack, serial, state)
-
-
-def kept_client(stack: Stack, state: Path, place: Path) -> Client:
-    """The identity in use, in files that outlast it."""
-    identity = keystore.looked_at(state).current()
-    assert identity is not None
-    shutil.copytree(identity.directory, place, copy_function=os.link)
-    return as_client(stack, replace(identity, directory=place))
 
 
 async def is_kept_out(stack: Stack, client: Client) -> bool:

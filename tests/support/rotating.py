@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -10,6 +12,8 @@ from broker.core.lifecycle import CertificateState, DeviceState
 from device_client import keystore
 from device_client.identity import Identity
 from device_client.settings import Timing
+from tests.support.acting import as_client, is_admitted
+from tests.support.certificates import Client
 from tests.support.device_agents import device
 from tests.support.stack import STUBBORN, Stack
 from tests.support.waiting import eventually
@@ -17,19 +21,24 @@ from tests.support.waiting import eventually
 DAYS: Final = timedelta(days=90)
 EXPIRING: Final = timedelta(seconds=2)
 IMPATIENT: Final = dataclasses.replace(STUBBORN, connect_s=2.0, answers_s=(0.5, 1.0))
+HOUR: Final = timedelta(hours=1)
+SWEPT_WITHIN: Final = timedelta(seconds=20)
+"""After the end of a grace, on a machine that is busy, where the service's sweeps hardly rest."""
 _numbers = itertools.count(1)
 
 
-async def member(stack: Stack, state: Path, lifetime: timedelta = DAYS) -> str:
+async def member(
+    stack: Stack, state: Path, lifetime: timedelta = DAYS, grace: timedelta = HOUR
+) -> str:
     """A device that is a member; with a short lifetime its certificate is over by now.
 
-    Returns its serial number.
+    Its next certificate lasts for long; then this one has its `grace`. Returns its serial number.
     """
     serial = f"device-{next(_numbers)}"
     await stack.installation.enroll([serial])
     await stack.installation.save_group(lifetime=lifetime)
     identity = await stack.claim_device(serial, state, timing=STUBBORN)
-    await stack.installation.save_group(lifetime=DAYS)
+    await stack.installation.save_group(lifetime=DAYS, rotation_grace=grace)
     if lifetime < DAYS:
         await eventually(lambda: datetime.now(UTC) > identity.not_after)
     return serial
@@ -53,6 +62,35 @@ def key_of(state: Path) -> str:
     return identity.key_sha256
 
 
+def kept_client(stack: Stack, state: Path, place: Path) -> Client:
+    """The identity in use, in files that outlast it."""
+    identity = keystore.looked_at(state).current()
+    assert identity is not None
+    shutil.copytree(identity.directory, place, copy_function=os.link)
+    return as_client(stack, dataclasses.replace(identity, directory=place))
+
+
+async def assert_ended(stack: Stack, old: Client, old_key: str) -> None:
+    """The broker lets nobody in by the old certificate beyond its grace, whatever the registry says
+    of it; not for longer than a sweep takes."""
+    admitted_at = datetime.min.replace(tzinfo=UTC)
+
+    async def is_kept_out() -> bool:
+        nonlocal admitted_at
+        asked_at = datetime.now(UTC)
+        if not await is_admitted(stack, old):
+            return True
+        admitted_at = asked_at
+        return False
+
+    await eventually(is_kept_out)
+    (ended,) = [c for c in await stack.certificates() if c.key_sha256 == old_key]
+    assert ended.grace_until is not None
+    end = min(ended.grace_until, ended.not_after)
+    assert admitted_at < end + SWEPT_WITHIN
+    assert datetime.now(UTC) >= end, "it was still needed"
+
+
 async def assert_settled(stack: Stack, serial: str, state: Path) -> None:
     """The device and the registry agree on one proven certificate; others have an hour at most."""
     store = keystore.looked_at(state)
@@ -67,7 +105,7 @@ async def assert_settled(stack: Stack, serial: str, state: Path) -> None:
         if other is not active:
             assert other.state is CertificateState.SUPERSEDED, other
             assert other.grace_until is not None
-            assert other.grace_until <= datetime.now(UTC) + timedelta(hours=1)
+            assert other.grace_until <= datetime.now(UTC) + HOUR
     assert (await stack.device(serial)).state is DeviceState.ACTIVE
     slots = [path.name for path in (state / "credentials").iterdir()]
     assert slots == [identity.directory.name]
