@@ -247,6 +247,29 @@ async def test_who_is_abandoned_is_thrown_off_and_the_others_live_on(
     assert again.known_code is Code.RECOVERY_REFUSED
 
 
+async def test_who_was_abandoned_while_switched_off_comes_back_by_itself(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Its certificate has months to go, and no broker knows its issuer any more."""
+    (lamp,) = await joined(stack, tmp_path, "A1")
+    await start(stack)
+    await reached(stack, Phase.MOVING)
+    await operate(stack, lambda rollovers: rollovers.finish(1))
+    await reached(stack, Phase.DONE)
+    async with running_agents(stack, lamp.certificate.parents[3], "A1") as (store,):
+        await eventually(lambda: _is_of(store, stack, 2))
+    (*_, newest) = await stack.certificates_of("A1")
+    assert newest.generation == 2
+
+
+def _is_of(store: Keystore, stack: Stack, generation: int) -> bool:
+    current = store.current()
+    if current is None or current.confirmed_at is None:
+        return False
+    leaf = x509.load_pem_x509_certificate(current.directory.joinpath("chain.pem").read_bytes())
+    return leaf.issuer == issuer_of(stack, generation)
+
+
 async def let_in_until(stack: Stack) -> dict[str, datetime | None]:
     """As 'muster devices list' says it."""
     _, out, _ = await run_muster(stack, "devices", "list", "--json")
