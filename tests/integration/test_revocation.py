@@ -243,3 +243,20 @@ async def test_the_client_of_a_claim_is_not_a_device(stack: Stack, tmp_path: Pat
     await stack.installation.enroll(["B2"])
     async with claimant(stack, "B2") as asking:
         assert isinstance(await asking.enroll(enroll_request("B2")), EnrollAccepted)
+
+
+async def test_a_claim_connection_from_before_its_certificate_s_revocation_gets_nothing(
+    stack: Stack,
+) -> None:
+    """Mosquitto may keep it; the embedded broker ends it."""
+    await stack.installation.enroll(["A1"])
+    async with claimant(stack, "board-1") as asking:
+        status, _, err = await run_muster(stack, "claim-cert", "revoke", "batch-7")
+        assert status == 0, err
+        if stack.plan.brokers is BrokerKind.EMBEDDED:
+            await asking.peer.ended()
+        else:
+            answer = await asking.enroll(enroll_request("A1"))
+            assert isinstance(answer, Rejected)
+            assert answer.code == Code.CLAIM_REVOKED
+    assert await stack.devices() == []
