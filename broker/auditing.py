@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
+from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.audit_ports import AuditError
 from broker.core.findings import Finding, Level
 from broker.installation import Installation
+from broker.key_examination import needs_passphrase
 from broker.ports import Registry
 from broker.services.audit_verification import AUDIT_LOG, examine_audit, verify
 
@@ -24,13 +26,32 @@ async def verified(installation: Installation, registry: Registry) -> AsyncItera
 
 
 async def examined(installation: Installation, registry: Registry) -> list[Finding]:
-    """Whether the log is sealed to its end; nothing where it never was."""
+    """Whether the log is sealed to its end, and can be; nothing where it never was."""
     folder = AuditFolder(installation.home.path)
     if not await asyncio.to_thread(folder.is_used):
         return []
     try:
         key = await asyncio.to_thread(FileAuditKey.for_looking, folder)
+        await asyncio.to_thread(_check_key, installation, folder)
     except AuditError as error:
-        return [Finding(Level.ERROR, AUDIT_LOG, "audit log", str(error), error.remedy)]
+        return [_not_sealed(str(error), error.remedy)]
+    except AuthorityError as error:
+        return [_not_sealed(f"{error.message}.", f"{error.remedy}.")]
     now = installation.clock.now()
     return await examine_audit(registry, key, FileAuditHead(folder), now)
+
+
+def _check_key(installation: Installation, folder: AuditFolder) -> None:
+    """Whether the service can sign with it, as far as can be told without a passphrase."""
+    try:
+        FileAuditKey.check_private(folder, installation.passphrase)
+    except AuthorityError as error:
+        if error.code is not AuthorityCode.PASSPHRASE_MISSING or not needs_passphrase(
+            installation.home
+        ):
+            raise
+
+
+def _not_sealed(why: str, remedy: str) -> Finding:
+    message = f"Nothing is sealed, so who may write to the registry can change the log: {why}"
+    return Finding(Level.ERROR, AUDIT_LOG, "audit log", message, remedy)

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from broker.broker_examination import check_admin_socket, examine_brokers
 from broker.core.ca_rollover import in_force
 from broker.core.findings import Finding, Level
 from broker.installation import Installation
+from broker.key_examination import examine_passphrase
 from broker.ports import RegistryError
 from broker.protocol.zones import Zone
 from broker.services.ca_rollover_findings import examine_ca_rollover
@@ -44,7 +45,7 @@ async def examine(installation: Installation) -> list[Finding]:
     trusted = await _trusted(installation)
     inspected = await asyncio.to_thread(inspect_home, home, now, installation.passphrase, trusted)
     findings = [_of_ca(home, finding) for finding in inspected]
-    findings += await asyncio.to_thread(lambda: list(_examine_machine(home, trusted)))
+    findings += await asyncio.to_thread(lambda: list(_examine_machine(home)))
     findings += await _examine_registry(installation)
     repository = update_repository(home, installation.passphrase)
     findings += await asyncio.to_thread(examine_updates, repository, now)
@@ -83,10 +84,10 @@ def _of_ca(home: MusterHome, finding: ca_findings.Finding) -> Finding:
     return Finding(finding.level, finding.check, str(subject), finding.message, finding.remedy)
 
 
-def _examine_machine(home: MusterHome, trusted: Collection[int]) -> Iterator[Finding]:
+def _examine_machine(home: MusterHome) -> Iterator[Finding]:
     yield from _examine_settings(home.settings)
     yield from _examine_root_key(home)
-    yield from _examine_passphrase(home, max(trusted))
+    yield from examine_passphrase(home)
     for path, others in ((home.ca, 0o077), (home.run, 0o022), (home.settings, 0o077)):
         yield from _examine_mode(path, others)
     yield from _examine_mode(home.registry, 0o077)
@@ -117,23 +118,6 @@ def _examine_root_key(home: MusterHome) -> Iterator[Finding]:
             "ca/root.key",
             "The root's key lies on this machine; nothing here needs it.",
             "Move it to an offline medium (with a copy), and delete it here.",
-        )
-
-
-def _examine_passphrase(home: MusterHome, generation: int) -> Iterator[Finding]:
-    key = home.operational_of(generation).key
-    try:
-        encrypted = b"ENCRYPTED PRIVATE KEY" in key.read_bytes()  # RFC 7468, 11
-    except OSError:
-        return  # the inspection of the home says so
-    if not encrypted:
-        yield Finding(
-            Level.WARNING,
-            "passphrase",
-            f"ca/{key.name}",
-            "The authorities' keys aren't encrypted: a copy of the disk is a copy of the CA.",
-            "Encrypt each key in ca/ ('openssl pkcs8 -topk8 -scrypt') and start with "
-            "--passphrase-file.",
         )
 
 

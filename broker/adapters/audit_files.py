@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.files import replace_public, write_public
 from broker.adapters.ca.key_files import generate_key, read_key, write_key
 from broker.audit_ports import AuditError
@@ -65,9 +66,7 @@ class FileAuditKey:
                 raise _broken(f"{folder.key} is missing")
             folder.path.mkdir(mode=0o700, exist_ok=True)
             write_key(folder.key, generate_key(), passphrase)
-        private = read_key(folder.key, passphrase)
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
-            raise _broken(f"{folder.key} isn't the key that Muster made")
+        private = _private(folder, passphrase)
         public = private.public_key()
         if not folder.public.exists():
             pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -88,6 +87,17 @@ class FileAuditKey:
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise _broken(f"{folder.public} isn't the key that Muster made")
         return cls(public, None)
+
+    @classmethod
+    def check_private(cls, folder: AuditFolder, passphrase: bytes | None) -> None:
+        """Returns when the service could open the key to sign. Blocks, and changes nothing.
+
+        Raises:
+            AuthorityError, AuditError: as `opened`.
+        """
+        if not folder.key.exists():
+            raise _broken(f"{folder.key} is missing")
+        _private(folder, passphrase)
 
     def sign(self, said: Seal | Floor) -> Signed:
         if self._private is None:
@@ -136,6 +146,19 @@ class FileAuditHead:
 
     def write(self, newest: Signed) -> None:
         replace_public(self._file, codec.encode(newest))
+
+
+def _private(folder: AuditFolder, passphrase: bytes | None) -> ec.EllipticCurvePrivateKey:
+    """The key, whether or not it was made when the home's passphrase was given."""
+    try:
+        private = read_key(folder.key, passphrase)
+    except AuthorityError as error:
+        if error.code is not AuthorityCode.PASSPHRASE_NEEDLESS:
+            raise
+        private = read_key(folder.key)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise _broken(f"{folder.key} isn't the key that Muster made")
+    return private
 
 
 def _broken(message: str) -> AuditError:

@@ -2,12 +2,14 @@
 
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.adapters.audit_files import AuditFolder, FileAuditKey
 from broker.adapters.run_lock import held, note_registry
 from broker.core.findings import Finding
 from broker.examination import examine
@@ -90,6 +92,88 @@ def test_an_offline_root_key_is_as_it_should_be(operator: Operator) -> None:
     (operator.home / "ca" / "root.key").unlink()
     assert "root_key" not in [each["check"] for each in found(operator, "warning")]
     assert found(operator, "error") == []
+
+
+SECRET = b"correct horse"
+
+
+def encrypt(path: Path) -> None:
+    """As doctor says."""
+    new = path.with_suffix(".new")
+    line: list[str | Path] = [
+        "openssl",
+        "pkcs8",
+        "-topk8",
+        "-scrypt",
+        "-in",
+        path,
+        "-out",
+        new,
+        "-passout",
+        "stdin",
+    ]
+    subprocess.run(line, input=SECRET, check=True, capture_output=True, timeout=60)
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def sealing(operator: Operator) -> tuple[AuditFolder, Path]:
+    """An installation whose log has been sealed, and an operator's passphrase file."""
+    folder = AuditFolder(operator.home)
+    FileAuditKey.opened(folder, None)
+    return folder, operator.file("passphrase", SECRET.decode())
+
+
+def test_what_doctor_says_of_keys_in_the_clear_covers_all_that_a_passphrase_opens(
+    operator: Operator,
+) -> None:
+    folder, passphrase = sealing(operator)
+    (operator.home / "ca" / "root.key").unlink()
+    (warning,) = [each for each in found(operator, "warning") if each["check"] == "passphrase"]
+    plain = [*sorted((operator.home / "ca").glob("*.key")), folder.key]
+    assert all(str(key.relative_to(operator.home)) in warning["message"] for key in plain)
+    for key in plain:
+        encrypt(key)
+    options: list[list[str | Path]] = [[], ["--passphrase-file", passphrase]]
+    for given in options:
+        findings = operator("doctor", "--json", "--all", *given).json()
+        assert not [each for each in findings if each["check"] == "passphrase"]
+        assert not [each for each in findings if each["level"] == "error"]
+        assert [each["level"] for each in findings if each["check"] == "audit_log"] == ["ok"]
+
+
+def test_the_log_is_sealed_by_a_key_in_the_clear_when_the_others_are_encrypted(
+    operator: Operator,
+) -> None:
+    """As the updates' online keys sign: a passphrase that came later stops nothing."""
+    folder, passphrase = sealing(operator)
+    for key in (operator.home / "ca").glob("*.key"):
+        encrypt(key)
+    FileAuditKey.opened(folder, SECRET)
+    findings = operator("doctor", "--json", "--all", "--passphrase-file", passphrase).json()
+    assert [each["level"] for each in findings if each["check"] == "audit_log"] == ["ok"]
+    (warning,) = [each for each in findings if each["check"] == "passphrase"]
+    assert "audit/audit.key" in warning["message"]
+
+
+@pytest.mark.parametrize("fault", ["encrypted", "exposed", "missing", "damaged"])
+def test_a_log_that_can_not_be_sealed_is_an_error_at_once_which_says_why(
+    operator: Operator, fault: str
+) -> None:
+    key = sealing(operator)[0].key
+    match fault:
+        case "encrypted":
+            encrypt(key)
+        case "exposed":
+            key.chmod(0o640)
+        case "missing":
+            key.unlink()
+        case _:
+            key.write_bytes(b"-----BEGIN")
+    (error,) = found(operator, "error")
+    assert (error["check"], error["subject"]) == ("audit_log", "audit log")
+    assert error["message"].startswith("Nothing is sealed")
+    assert "audit.key" in error["message"]
 
 
 def test_open_groups_are_called_out(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
