@@ -8,13 +8,15 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from broker.adapters.brokers.admin_socket import visit
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.ca import findings as ca_findings
+from broker.adapters.ca.crl import unlisted
+from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
 from broker.auditing import examined
@@ -23,10 +25,12 @@ from broker.core.ca_rollover import in_force
 from broker.core.findings import Finding, Level
 from broker.installation import Installation
 from broker.key_examination import examine_passphrase
-from broker.ports import RegistryError
+from broker.ports import Registry, RegistryError
+from broker.protocol.names import CertificateSerial
 from broker.protocol.zones import Zone
 from broker.services.ca_rollover_findings import examine_ca_rollover
 from broker.services.campaign_findings import examine_campaigns
+from broker.services.claim_crl_findings import examine_claim_crl
 from broker.services.doctor import examine_registry, registry_failed
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
@@ -165,10 +169,24 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
             found = await examine_registry(registry, installation.clock)
             found += await examine_campaigns(registry, installation.clock)
             found += await examine_ca_rollover(registry, installation.clock)
+            found += await _examine_claim_crl(installation, registry)
             found += await examined(installation, registry)
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]
+
+
+async def _examine_claim_crl(installation: Installation, registry: Registry) -> list[Finding]:
+    file = installation.home.crl_file(Zone.CLAIM)
+    named = str(file.relative_to(installation.home.path))
+
+    def missing(serials: Sequence[CertificateSerial]) -> list[CertificateSerial]:
+        return unlisted(file, serials)
+
+    try:
+        return await examine_claim_crl(registry, installation.clock, missing, named)
+    except AuthorityError:
+        return []  # the inspection of the home says so
 
 
 def _examine_service(installation: Installation) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from broker.adapters.audit_files import AuditFolder
 from broker.adapters.ca.home import MusterHome
-from broker.services.doctor import Finding, Level
+from broker.core.findings import Finding, Level
 from broker.updating import UPDATES
 
 

@@ -193,6 +193,23 @@ def _make_claim_certificate(operator: Operator) -> None:
     )
 
 
+def test_a_revoked_claim_certificate_that_its_crl_lacks_is_an_error_until_it_is_signed(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSTER_CLAIM__PORT", "8884")  # named in a bundle, and never opened
+    _make_claim_certificate(operator)
+    key, elsewhere = operator.home / "ca" / "claim.key", operator.folder / "claim.key"
+    key.rename(elsewhere)
+    assert operator("claim-cert", "revoke", "batch-1").status == 1
+    (error,) = [each for each in found(operator, "error") if each["check"] == "claim_crl"]
+    assert error["subject"] == "crl/claim.pem"
+    assert "batch-1" in error["message"]
+    assert "'muster claim-cert revoke batch-1'" in error["remedy"]
+    elsewhere.rename(key)
+    operator.succeeds("claim-cert", "revoke", "batch-1")
+    assert not [each for each in found(operator, "error") if each["check"] == "claim_crl"]
+
+
 def test_missing_settings_are_a_warning(operator: Operator) -> None:
     (operator.home / "muster.toml").unlink()
     (warning,) = [each for each in found(operator, "warning") if each["check"] == "settings"]

@@ -1,13 +1,15 @@
 """Certificate revocation lists (RFC 5280, 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.adapters.ca.building import Signer, authority_key, signature_hash
+from broker.adapters.ca.loading import read_crls
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import RevocationReason
 from broker.ports import Revocation
@@ -84,6 +86,20 @@ def build_lasting_crl(
 ) -> bytes:
     """A CRL that lasts as long as its issuer, whose key may be out of reach until then."""
     return build_crl(issuer, revoked, number, now, issuer.certificate.not_valid_after_utc)
+
+
+def unlisted(path: Path, serials: Iterable[CertificateSerial]) -> list[CertificateSerial]:
+    """Which of these certificates no CRL in the file lists. Blocks.
+
+    Raises:
+        AuthorityError: the file can't be read.
+    """
+    lists = read_crls(path)
+    return [each for each in serials if not any(_lists(crl, each) for crl in lists)]
+
+
+def _lists(crl: x509.CertificateRevocationList, serial: CertificateSerial) -> bool:
+    return crl.get_revoked_certificate_by_serial_number(int(serial, 16)) is not None
 
 
 def reason_flag(reason: RevocationReason) -> x509.ReasonFlags:
