@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.adapters.ca.building import Signer
+from broker.adapters.ca.errors import AuthorityCode, AuthorityError
+from broker.adapters.ca.files import read_file
 from broker.adapters.ca.home import MusterHome, PairPaths
 from broker.adapters.ca.loading import load_signer
 from broker.adapters.ca.successor import make_operational
@@ -29,6 +32,29 @@ class RootKey:
     def pair(self, home: MusterHome) -> PairPaths:
         """With the root's certificate, which the home always has."""
         return PairPaths(home.root.certificate, self.path or home.root.key)
+
+    def signer(self, home: MusterHome) -> Signer:
+        """The root, ready to sign. Blocks.
+
+        Raises:
+            AuthorityError: as `load_signer`; the remedy knows that the key may be offline.
+        """
+        pair = self.pair(home)
+        try:
+            read_file(pair.key)
+        except AuthorityError as error:
+            if error.code is not AuthorityCode.FILE_MISSING:
+                raise
+            raise AuthorityError(error.code, error.message, self._where()) from error
+        return load_signer(pair, self.passphrase)
+
+    def _where(self) -> str:
+        if self.path is None:
+            return (
+                "bring the medium on which you keep it, and name it there with --root-key FILE; "
+                "only if there is none, restore it from your backup"
+            )
+        return "check the name that --root-key gives, and that its medium is there"
 
 
 async def start_rollover(
@@ -70,7 +96,7 @@ async def check_start(
 def _make(installation: Installation, old: int, new: int, root: RootKey) -> None:
     _check_keys(installation, old, root)
     home = installation.home
-    signer = load_signer(root.pair(home), root.passphrase)
+    signer = root.signer(home)
     make_operational(home, new, signer, installation.passphrase, installation.clock.now())
 
 
@@ -78,7 +104,7 @@ def _check_keys(installation: Installation, old: int, root: RootKey) -> None:
     """The service opens the new key with the passphrase that opens the present one."""
     home = installation.home
     load_signer(home.operational_of(old), installation.passphrase)
-    load_signer(root.pair(home), root.passphrase)
+    root.signer(home)
 
 
 @contextmanager

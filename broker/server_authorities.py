@@ -137,7 +137,7 @@ def _start(installation: Installation, root: RootKey, newest: int) -> None:
     known = read_server_trust(home)
     if known is None or known.rollover.phase is not ServerPhase.INTRODUCED:
         rollover = _allowed(lambda: begin_servers(_rollover(known), now))
-        signer = load_signer(root.pair(home), root.passphrase)
+        signer = root.signer(home)
         successor = make_infrastructure(home, rollover.new, installation.passphrase, now)
         old = read_file(home.infrastructure_of(rollover.old).certificate)
         version = max(newest, read_trust_bundle(home).version) + 1
@@ -171,7 +171,7 @@ def _end(
     if known is not None and known.rollover != rollover:
         bundle = known.bundle
         if rollover.is_over:
-            signer = load_signer(root.pair(home), root.passphrase)
+            signer = root.signer(home)
             anchors = [read_file(home.infrastructure_of(rollover.remaining).certificate)]
             bundle = sign_bundle(signer, max(newest, known.contents.version) + 1, anchors)
         load_signer(home.infrastructure_of(rollover.remaining), installation.passphrase)

@@ -46,6 +46,26 @@ def test_a_start_with_the_root_s_key_elsewhere(operator: Operator) -> None:
     assert not home.operational_of(3).certificate.exists()
 
 
+@pytest.mark.parametrize("authority", ["rollover", "infrastructure"])
+def test_a_root_key_that_isn_t_there_is_asked_for_by_its_option(
+    operator: Operator, authority: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MusterHome(operator.home).root.key.unlink()
+    monkeypatch.chdir(operator.folder)
+    (operator.folder / "media").mkdir()
+    start = ("ca", authority, "start", "--passphrase-file", "passphrase")
+    offline = operator(*start)
+    assert "[file_missing]" in offline.err
+    assert "--root-key FILE" in offline.err
+    misnamed = operator(*start, "--root-key", "nokey")
+    assert "error: 'nokey' doesn't exist. [file_missing]" in misnamed.err
+    assert "the name that --root-key gives" in misnamed.err
+    folder = operator(*start, "--root-key", "media")
+    assert "error: 'media' can't be read: Is a directory. [file_unreadable]" in folder.err
+    assert "not its folder" in folder.err
+    assert {each.status for each in (offline, misnamed, folder)} == {1}
+
+
 @pytest.mark.parametrize("options", [(), ("--passphrase-file", "wrong")])
 def test_a_passphrase_that_the_service_couldn_t_use_starts_nothing(
     operator: Operator, options: tuple[str, ...]

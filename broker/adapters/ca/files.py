@@ -48,20 +48,28 @@ def read_with_mode(path: Path) -> tuple[bytes, int]:
     except FileNotFoundError as error:
         raise AuthorityError(
             AuthorityCode.FILE_MISSING,
-            f"{path} doesn't exist",
+            f"'{path}' doesn't exist",
             "restore it from your backup, or check that the Muster home is the right one",
         ) from error
     except OSError as error:
         raise AuthorityError(
             AuthorityCode.FILE_UNREADABLE,
-            f"{path} can't be read: {error.strerror}",
-            "run as the user that owns the Muster home",
+            f"'{path}' can't be read: {error.strerror}",
+            _unreadable_remedy(error),
         ) from error
     if len(content) > MAX_FILE:
         raise AuthorityError(
-            AuthorityCode.FILE_MALFORMED, f"{path} is too large", "restore it from your backup"
+            AuthorityCode.FILE_MALFORMED, f"'{path}' is too large", "restore it from your backup"
         )
     return content, mode
+
+
+def _unreadable_remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "run as the user that may read it: for a Muster home's files, its owner"
+    if isinstance(error, IsADirectoryError):
+        return "name the file itself, not its folder"
+    return "see that its disk or medium is in order; else restore it from your backup"
 
 
 def sync_folder(path: Path) -> None:
@@ -97,7 +105,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     except FileExistsError as error:
         raise AuthorityError(
             AuthorityCode.FILE_EXISTS,
-            f"{path} exists already",
+            f"'{path}' exists already",
             "move it away first, or choose another name",
         ) from error
     except OSError as error:
@@ -117,6 +125,6 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 def _unwritable(path: Path, error: OSError) -> AuthorityError:
     return AuthorityError(
         AuthorityCode.FILE_UNWRITABLE,
-        f"{path} can't be written: {error.strerror}",
+        f"'{path}' can't be written: {error.strerror}",
         "see that the folder exists, that you may write to it, and that the disk has room",
     )

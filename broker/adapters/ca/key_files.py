@@ -64,7 +64,7 @@ def read_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
     if mode & _OTHERS:
         raise AuthorityError(
             AuthorityCode.KEY_EXPOSED,
-            f"{path} may be read or written by others than its owner (mode {mode:04o})",
+            f"'{path}' may be read or written by others than its owner (mode {mode:04o})",
             f"run `chmod 600 {path}`, and think about who may have read it",
         )
     return _decode(path, content, passphrase)
@@ -81,12 +81,12 @@ def _decode(path: Path, content: bytes, passphrase: bytes | None) -> SigningKey:
         if passphrase is not None:
             raise AuthorityError(
                 AuthorityCode.PASSPHRASE_WRONG,
-                f"the passphrase doesn't open {path}",
+                f"the passphrase doesn't open '{path}'",
                 "check the passphrase; if it's right, restore the file from your backup",
             ) from error
         raise AuthorityError(
             AuthorityCode.FILE_MALFORMED,
-            f"{path} holds no private key in PEM",
+            f"'{path}' holds no private key in PEM",
             "restore it from your backup",
         ) from error
     if not isinstance(key, SigningKey) or key_type_of(key.public_key()) is None:
@@ -98,13 +98,13 @@ def _check_passphrase(path: Path, encrypted: bool, passphrase: bytes | None) -> 
     if encrypted and not passphrase:
         raise AuthorityError(
             AuthorityCode.PASSPHRASE_MISSING,
-            f"{path} is encrypted, and no passphrase was given",
+            f"'{path}' is encrypted, and no passphrase was given",
             "give the passphrase that was chosen when the home was made",
         )
     if passphrase is not None and not encrypted:
         raise AuthorityError(
             AuthorityCode.PASSPHRASE_NEEDLESS,
-            f"a passphrase was given, but {path} isn't encrypted",
+            f"a passphrase was given, but '{path}' isn't encrypted",
             "encrypt the key (`openssl pkcs8 -topk8 -scrypt`), or give no passphrase",
         )
 
@@ -117,6 +117,6 @@ def _is_encrypted(pem: bytes) -> bool:
 def _not_allowed(path: Path) -> AuthorityError:
     return AuthorityError(
         AuthorityCode.KEY_NOT_ALLOWED,
-        f"{path} holds a kind of key that Muster doesn't use",
+        f"'{path}' holds a kind of key that Muster doesn't use",
         "use P-256, P-384, Ed25519, or RSA of 3072 to 4096 bits",
     )

@@ -55,7 +55,7 @@ def load_signer(pair: PairPaths, passphrase: bytes | None) -> Signer:
     if certificate.public_key() != key.public_key():
         raise AuthorityError(
             AuthorityCode.KEY_MISMATCH,
-            f"{pair.key} isn't the key of {pair.certificate}",
+            f"'{pair.key}' isn't the key of '{pair.certificate}'",
             "restore both from one backup",
         )
     return Signer(certificate, key)
@@ -64,6 +64,6 @@ def load_signer(pair: PairPaths, passphrase: bytes | None) -> Signer:
 def _malformed(path: Path, what: str) -> AuthorityError:
     return AuthorityError(
         AuthorityCode.FILE_MALFORMED,
-        f"{path} holds no whole {what} in PEM",
+        f"'{path}' holds no whole {what} in PEM",
         "restore it from your backup",
     )
