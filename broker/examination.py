@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from broker.services.ca_rollover_findings import examine_ca_rollover
 from broker.services.campaign_findings import examine_campaigns
 from broker.services.claim_crl_findings import examine_claim_crl
 from broker.services.doctor import examine_registry, registry_failed
+from broker.services.problems import Problem
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_updates
 from broker.settings import BrokerKind, ZoneSettings
@@ -44,6 +46,15 @@ _ADMIN_TIMEOUT_S: Final = 5.0
 
 async def examine(installation: Installation) -> list[Finding]:
     """All findings, also of what is fine."""
+    try:
+        await asyncio.to_thread(lambda: installation.passphrase)
+    except Problem as problem:
+        finding = Finding(Level.ERROR, "passphrase", "passphrase", str(problem), problem.remedy)
+        return [finding, *await _examine(replace(installation, read_passphrase=lambda: None))]
+    return await _examine(installation)
+
+
+async def _examine(installation: Installation) -> list[Finding]:
     home = installation.home
     now = installation.clock.now()
     trusted = await _trusted(installation)

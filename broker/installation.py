@@ -5,10 +5,11 @@ adapters behind the ports. What `app` is for the service, this is for the comman
 import asyncio
 import re
 import tomllib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -49,8 +50,19 @@ class Installation:
 
     home: MusterHome
     settings: Settings
-    passphrase: bytes | None
+    read_passphrase: Callable[[], bytes | None]
+    """See `passphrase`."""
     clock: SystemClock
+
+    @cached_property
+    def passphrase(self) -> bytes | None:
+        """What opens the home's keys. It's read when the first of them is needed, and once: it may
+        come through a pipe, and most commands need none.
+
+        Raises:
+            Problem: it was promised, and can't be read.
+        """
+        return self.read_passphrase()
 
     @asynccontextmanager
     async def registry(self) -> AsyncIterator[Registry]:
@@ -106,7 +118,7 @@ class Installation:
         """Whether an update repository was begun and not published yet, so that claim bundles carry
         no root. Blocks."""
         is_begun = (self.home.updates / "staging").is_dir()
-        return is_begun and FIRST_ROOT not in update_repository(self.home, self.passphrase).files()
+        return is_begun and FIRST_ROOT not in update_repository(self.home, None).files()
 
     def migrate(self) -> None:
         """Brings the registry to this release's schema. Blocks; doing it again changes nothing.
@@ -149,7 +161,7 @@ class HomeClaimAuthority:
         """Reads the authority's key, signs, and forgets the key."""
         issued = issue_claim_certificate(self.home, name, not_after, now, self.passphrase)
         trust = read_trust_bundle(self.home)
-        first = update_repository(self.home, self.passphrase).files().get(FIRST_ROOT)
+        first = update_repository(self.home, None).files().get(FIRST_ROOT)
         update_root = None if first is None else first.decode()
         bundle = replace(
             make_bundle(issued, self.claim, trust),
@@ -206,8 +218,13 @@ def _hosts(sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(islice(known, MAX_HOSTS))
 
 
-def open_installation(path: Path, passphrase: bytes | None) -> Installation:
+def open_installation(
+    path: Path, read_passphrase: Callable[[], bytes | None] | None
+) -> Installation:
     """The installation in `path`.
+
+    Args:
+        read_passphrase: called when a key is needed; none when keys aren't encrypted.
 
     Raises:
         Problem: HOME_MISSING or SETTINGS_INVALID.
@@ -219,7 +236,8 @@ def open_installation(path: Path, passphrase: bytes | None) -> Installation:
             f"There is no Muster home in {path}.",
             "Make one with 'muster init DIR', or name it with --home DIR or MUSTER_HOME.",
         )
-    return Installation(home, read_settings(home.path), passphrase, SystemClock())
+    reader = read_passphrase or (lambda: None)
+    return Installation(home, read_settings(home.path), reader, SystemClock())
 
 
 def read_settings(home: Path) -> Settings:

@@ -6,7 +6,6 @@ from pathlib import Path
 from broker.adapters.audit_files import AuditFolder
 from broker.adapters.ca.home import MusterHome
 from broker.core.findings import Finding, Level
-from broker.updating import UPDATES
 
 
 def examine_passphrase(home: MusterHome) -> Iterator[Finding]:
@@ -32,7 +31,7 @@ def needs_passphrase(home: MusterHome) -> bool:
 
 
 def _keys(home: MusterHome) -> list[Path]:
-    authorities, updates = home.ca.glob("*.key"), (home.path / UPDATES).glob("keys/*.key")
+    authorities, updates = home.ca.glob("*.key"), home.updates.glob("keys/*.key")
     return [*sorted(authorities), AuditFolder(home.path).key, *sorted(updates)]
 
 

@@ -1,6 +1,6 @@
 """The update repository as the operator's commands see it: one act at a time, under its lock."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,9 @@ __all__ = [
     "UpdateDesk",
 ]
 
+Passphrase = bytes | Callable[[], bytes | None] | None
+"""What opens the online keys, or what reads it when one of them is needed."""
+
 
 @dataclass(frozen=True)
 class _Open:
@@ -71,7 +74,7 @@ class UpdateDesk:
     """
 
     home: MusterHome
-    passphrase: bytes | None
+    passphrase: Passphrase
     clock: Clock
 
     @property
@@ -97,7 +100,7 @@ class UpdateDesk:
                 targets,
                 lifetimes,
                 algorithm,
-                self.passphrase,
+                self._opened(),
                 self.clock.now(),
             )
         return self.staged()
@@ -125,7 +128,7 @@ class UpdateDesk:
         """Stages the next root."""
         with self._open() as found:
             staged = ceremonies.rotate_root(
-                found.drafting, self.folders, change, algorithm, self.passphrase
+                found.drafting, self.folders, change, algorithm, self._opened()
             )
             return self._stage(found, staged)
 
@@ -177,7 +180,7 @@ class UpdateDesk:
         """Puts what is staged in force."""
         with self._open() as found:
             self._require_staged(found)
-            publisher = Publisher(self.folders, found.lifetimes, self.passphrase, found.now)
+            publisher = Publisher(self.folders, found.lifetimes, self._opened(), found.now)
             state = publisher.publish(found.state, found.staged)
             return repository_view(state, Roles(), found.lifetimes, found.now)
 
@@ -201,6 +204,9 @@ class UpdateDesk:
     def _stage(self, found: _Open, staged: Roles) -> tuple[StagedRole, ...]:
         save_roles(self.folders.staged_metadata, staged)
         return staged_view(found.published, staged)
+
+    def _opened(self) -> bytes | None:
+        return self.passphrase() if callable(self.passphrase) else self.passphrase
 
     def _require_staged(self, found: _Open) -> None:
         if not found.staged:
@@ -272,7 +278,7 @@ def needs_passphrase(reference: str) -> bool:
         return b"ENCRYPTED" in read_file(Path(reference))  # RFC 7468, 11
 
 
-def update_desk(home: MusterHome, passphrase: bytes | None) -> UpdateDesk:
+def update_desk(home: MusterHome, passphrase: Passphrase) -> UpdateDesk:
     """The commands' desk in a home."""
     return UpdateDesk(home, passphrase, SystemClock())
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -405,9 +407,39 @@ def test_a_remedy_is_said_once(capsys: pytest.CaptureFixture[str], error: Except
 
 
 def test_the_name_of_a_passphrase_file_is_said_as_it_was_written(operator: Operator) -> None:
-    assert "'nofile' can't be read" in operator("doctor", "--passphrase-file", "nofile").err
+    assert "'nofile' can't be read" in operator("renew", "--passphrase-file", "nofile").err
     operator.file("nothing", "")
-    assert "'nothing' doesn't hold" in operator("doctor", "--passphrase-file", "nothing").err
+    assert "'nothing' doesn't hold" in operator("renew", "--passphrase-file", "nothing").err
+
+
+def test_a_passphrase_file_that_is_gone_stops_nothing_that_needs_no_key(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = ("--passphrase-file", "nofile")
+    operator.succeeds("devices", "list", *gone)
+    operator.succeeds("update", "rollouts", *gone)
+    assert "It's named by --passphrase-file" in operator("renew", *gone).err
+    monkeypatch.setenv("MUSTER_PASSPHRASE_FILE", "nofile")
+    operator.succeeds("events")
+    assert "It's named by MUSTER_PASSPHRASE_FILE" in operator("renew").err
+    findings = operator("doctor", "--json", "--all").json()
+    (error,) = [each for each in findings if each["subject"] == "passphrase"]
+    assert error["level"] == "error"
+    assert "'nofile' can't be read" in error["message"]
+    assert "MUSTER_PASSPHRASE_FILE" in error["remedy"]
+    assert "registry" in {each["check"] for each in findings}
+
+
+def test_a_passphrase_may_come_through_a_pipe(operator: Operator) -> None:
+    """Which can be read once only, however many keys it opens."""
+    pipe, home = operator.folder / "pipe", operator.folder / "other"
+    os.mkfifo(pipe)
+    encrypted = Operator(home, operator.folder, operator.capture)
+    encrypted.succeeds("init", home, "--passphrase-file", operator.file("secret", "horse\n"))
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(pipe.write_text, "horse\n")
+        encrypted.succeeds("ca", "rollover", "start", "--passphrase-file", pipe)
+        assert writing.result(timeout=60)
 
 
 def test_settings_of_another_user_are_called_unreadable(

@@ -24,7 +24,7 @@ from broker.entry.cli import (
     update,
 )
 from broker.entry.cli.failures import Commands
-from broker.entry.cli.options import Common
+from broker.entry.cli.options import PASSPHRASE_VARIABLE, Common
 
 program = typer.Typer(
     name="muster",
@@ -75,7 +75,7 @@ def _before(
     passphrase_file: Annotated[
         Path | None,
         typer.Option(
-            envvar="MUSTER_PASSPHRASE_FILE",
+            envvar=PASSPHRASE_VARIABLE,
             help="A file whose one line opens the authorities' keys.",
         ),
     ] = None,
@@ -83,7 +83,10 @@ def _before(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
 ) -> None:
-    context.obj = Common(home, passphrase_file)
+    source = context.get_parameter_source("passphrase_file")
+    is_variable = source is not None and source.name == "ENVIRONMENT"
+    named_by = PASSPHRASE_VARIABLE if is_variable else "--passphrase-file"
+    context.obj = Common(home, passphrase_file, named_by)
 
 
 def run(arguments: Sequence[str]) -> int:

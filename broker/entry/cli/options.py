@@ -16,6 +16,7 @@ from broker.services.problems import Problem, ProblemCode
 ResultT = TypeVar("ResultT")
 
 MAX_PASSPHRASE: Final = 1024
+PASSPHRASE_VARIABLE: Final = "MUSTER_PASSPHRASE_FILE"  # noqa: S105 - a name
 MAX_WAVE: Final = 1_000_000
 """Devices; more than any fleet has."""
 _HERE: Final = Path("muster-home")
@@ -35,6 +36,8 @@ class Common:
 
     home: Path | None
     passphrase_file: Path | None
+    passphrase_named_by: str
+    """The option or the variable that names it."""
 
     def home_path(self) -> Path:
         """The home that was named, else the one here, else the system's."""
@@ -48,15 +51,17 @@ class Common:
         Raises:
             Problem: PASSPHRASE_INVALID or FILE_UNREADABLE.
         """
-        return None if self.passphrase_file is None else read_passphrase(self.passphrase_file)
+        if self.passphrase_file is None:
+            return None
+        return read_passphrase(self.passphrase_file, self.passphrase_named_by)
 
     def installation(self) -> Installation:
-        """The installation, with its settings checked.
+        """The installation, with its settings checked; the passphrase is read once a key needs it.
 
         Raises:
-            Problem: it isn't there, or its settings or the passphrase file can't be used.
+            Problem: it isn't there, or its settings can't be used.
         """
-        return open_installation(self.home_path(), self.passphrase())
+        return open_installation(self.home_path(), self.passphrase)
 
 
 def common(context: typer.Context) -> Common:
@@ -89,23 +94,26 @@ def warn_unserved(installation: Installation) -> None:
         )
 
 
-def read_passphrase(path: Path) -> bytes:
+def read_passphrase(path: Path, named_by: str) -> bytes:
     """What a passphrase file holds, without the newline at its end.
+
+    Args:
+        named_by: the option or the variable that names it.
 
     Raises:
         Problem: PASSPHRASE_INVALID or FILE_UNREADABLE.
     """
-    text = _read(path).rstrip(b"\r\n")
+    text = _read(path, named_by).rstrip(b"\r\n")
     if not 0 < len(text) <= MAX_PASSPHRASE:
         raise Problem(
             ProblemCode.PASSPHRASE_INVALID,
             f"'{path}' doesn't hold a passphrase of 1 to {MAX_PASSPHRASE} bytes.",
-            "Write the passphrase into it, on one line.",
+            f"It's named by {named_by}: write the passphrase into it, on one line.",
         )
     return text
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, named_by: str) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_PASSPHRASE + 3)
@@ -113,5 +121,5 @@ def _read(path: Path) -> bytes:
         raise Problem(
             ProblemCode.FILE_UNREADABLE,
             f"'{path}' can't be read: {error.strerror}.",
-            "Check its name and who may read it.",
+            f"It's named by {named_by}: check the name, and who may read it.",
         ) from error

@@ -29,4 +29,4 @@ def root_key_of(
     """
     if passphrase_file is None:
         return RootKey(file, installation.passphrase)
-    return RootKey(file, read_passphrase(passphrase_file))
+    return RootKey(file, read_passphrase(passphrase_file, "--root-passphrase-file"))

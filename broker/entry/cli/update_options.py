@@ -14,7 +14,7 @@ def update_desk_of(context: typer.Context) -> UpdateDesk:
     """The repository in the home that the command line names.
 
     Raises:
-        Problem: there is no home, or its settings or the passphrase file can't be used.
+        Problem: there is no home, or its settings can't be used.
     """
     installation = common(context).installation()
-    return update_desk(installation.home, installation.passphrase)
+    return update_desk(installation.home, lambda: installation.passphrase)
