@@ -94,6 +94,14 @@ def test_an_offline_root_key_is_as_it_should_be(operator: Operator) -> None:
     assert found(operator, "error") == []
 
 
+def test_a_rollover_that_waits_for_the_service_says_so(operator: Operator) -> None:
+    started = operator.succeeds("ca", "rollover", "start")
+    assert "No service runs" in started.err
+    errors = found(operator, "error")
+    assert {each["subject"] for each in errors} == {"trust/fleet-clients.pem", "crl/fleet.pem"}
+    assert all(each["remedy"].startswith("start the service") for each in errors)
+
+
 SECRET = b"correct horse"
 
 

@@ -29,6 +29,9 @@ _OPERATIONAL_CRL_MARGIN: Final = timedelta(days=5)
 _RENEW: Final = "renew it with the infrastructure authority's key, then restart what uses it"
 _REPLACE: Final = "plan the authority's replacement: docs/ca-rollover.md says how"
 _RESTORE: Final = "restore the files from one backup"
+_ADD: Final = "add it, or restore the file"
+_REMOVE: Final = "remove it unless you added it"
+_WRITE: Final = "start the service, which writes this file; if it runs, restart it"
 _SERVE: Final = "start the service, which signs it each day; once it has expired nobody can connect"
 
 
@@ -77,10 +80,10 @@ def inspect_home(
     for zone in Zone:
         own = [home.claim] if zone is Zone.CLAIM else counting.operational
         anchors = own if zone is Zone.CLAIM else [home.root, *own]
-        findings += _inspect_anchors(home.client_anchors(zone), anchors)
         daily = zone is Zone.FLEET
+        findings += _inspect_anchors(home.client_anchors(zone), anchors, by_service=daily)
         findings += _inspect_crls(home.crl_file(zone), own, now, signed_daily=daily)
-    findings += _inspect_anchors(home.server_anchors, counting.infrastructure)
+    findings += _inspect_anchors(home.server_anchors, counting.infrastructure, by_service=False)
     findings += _inspect_crls(
         home.infrastructure_crl, counting.infrastructure, now, signed_daily=False
     )
@@ -160,8 +163,14 @@ def _inspect_key(subject: _Subject, certificate: x509.Certificate) -> Finding:
     return Finding(Level.OK, Check.KEY, path, f"is the key of {_name(certificate)}")
 
 
-def _inspect_anchors(path: Path, expected: list[PairPaths]) -> Iterator[Finding]:
-    """An anchor that is missing locks out; one too many lets in."""
+def _inspect_anchors(
+    path: Path, expected: list[PairPaths], *, by_service: bool
+) -> Iterator[Finding]:
+    """An anchor that is missing locks out; one too many lets in.
+
+    Args:
+        by_service: whether the service keeps this file, as the registry has it.
+    """
     try:
         present = set(read_certificates(path))
     except AuthorityError as error:
@@ -170,13 +179,14 @@ def _inspect_anchors(path: Path, expected: list[PairPaths]) -> Iterator[Finding]
     wanted = [_readable(pair.certificate) for pair in expected]
     if None in wanted:
         return
+    add, remove = (_WRITE, _WRITE) if by_service else (_ADD, _REMOVE)
     for anchor in wanted:
         if anchor is not None and anchor not in present:
             message = f"{_name(anchor)} is missing"
-            yield Finding(Level.ERROR, Check.ANCHORS, path, message, "add it, or restore the file")
+            yield Finding(Level.ERROR, Check.ANCHORS, path, message, add)
     for extra in present.difference(anchor for anchor in wanted if anchor is not None):
         message = f"{_name(extra)} is trusted, and isn't an authority of this home"
-        yield Finding(Level.WARNING, Check.ANCHORS, path, message, "remove it unless you added it")
+        yield Finding(Level.WARNING, Check.ANCHORS, path, message, remove)
     if present == set(wanted):
         yield Finding(Level.OK, Check.ANCHORS, path, "holds what it should")
 

@@ -9,7 +9,14 @@ from broker.authorities import check_start, start_rollover
 from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
 from broker.core.campaign import CampaignState
 from broker.core.campaign_pace import MAX_PER_MINUTE
-from broker.entry.cli.options import MAX_WAVE, DryRunOption, JsonOption, common, with_registry
+from broker.entry.cli.options import (
+    MAX_WAVE,
+    DryRunOption,
+    JsonOption,
+    common,
+    warn_unserved,
+    with_registry,
+)
 from broker.entry.cli.output import advance, emit, note, progress, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import rollover_json, shown_time
@@ -50,6 +57,8 @@ def start(
     _show(standing, as_json)
     if dry_run:
         note("Nothing was changed; the keys are there and open.")
+    else:
+        warn_unserved(installation)
 
 
 @commands.command("status")
@@ -120,6 +129,8 @@ def finish(
     if dry_run:
         note(f"{standing.left:,} devices would be locked out. Nothing was changed.")
         _name_left(standing)
+    else:
+        warn_unserved(installation)
 
 
 @commands.command("cancel")
@@ -137,6 +148,8 @@ def cancel(
     _show(standing, as_json)
     if dry_run:
         note(f"{standing.moved:,} devices would move back. Nothing was changed.")
+    else:
+        warn_unserved(installation)
 
 
 async def _watch(rollovers: CaRollovers) -> Standing:
