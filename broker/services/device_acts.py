@@ -5,7 +5,7 @@ out (`broker.services.lock_out`); doing it again changes nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -131,6 +131,34 @@ async def carry_out(
             yield act.result()
 
 
+async def broken_off(
+    registry: Registry, devices: Sequence[tuple[DeviceId, str]], wanted: Wanted, since: datetime
+) -> list[Acted]:
+    """What stands in the registry after a `carry_out` that was broken off; whom it hadn't come to,
+    and whom it hadn't to change, are left out.
+
+    Args:
+        devices: those that `carry_out` was given.
+        wanted: what it was to do.
+        since: when it began.
+    """
+
+    def work(view: ReadTransaction) -> list[Acted]:
+        done = (_done_by_it(view, each, new_id, wanted, since) for each, new_id in devices)
+        return [each for each in done if each is not None]
+
+    return await registry.read(work)
+
+
+def _done_by_it(
+    view: ReadTransaction, device_id: DeviceId, new_id: str, wanted: Wanted, since: datetime
+) -> Acted | None:
+    acted, _, _ = _decide(view, device_id, wanted, since)
+    if acted.effect is not Effect.UNCHANGED:
+        return None
+    return _done_by_this(view, acted, new_id, wanted, lambda at: at >= since)
+
+
 async def _carry_out(
     registry: Registry, clock: Clock, device_id: DeviceId, new_id: str, wanted: Wanted
 ) -> Acted:
@@ -144,7 +172,7 @@ def act_on(
     """The act on one device, inside a transaction."""
     acted, change, device = _decide(tx, device_id, wanted, now)
     if change is None:
-        return _done_by_this(tx, acted, new_id, wanted, now) or acted
+        return _done_by_this(tx, acted, new_id, wanted, lambda at: at == now) or acted
     tx.save_device(change.device)
     if change.counted:
         tx.count_device(device.group, change.counted)
@@ -168,14 +196,18 @@ def act_on(
 
 
 def _done_by_this(
-    view: ReadTransaction, acted: Acted, new_id: str, wanted: Wanted, now: datetime
+    view: ReadTransaction,
+    acted: Acted,
+    new_id: str,
+    wanted: Wanted,
+    is_its_time: Callable[[datetime], bool],
 ) -> Acted | None:
     """What this very act has done; none when it hasn't: the work may be run twice."""
     if acted.lock_out is not None and acted.lock_out.id != new_id:
         return None
     about = EventFilter(device_id=acted.device_id, kind=EVENTS[wanted.act], limit=1)
     for event in view.events(about):
-        if event.at == now and event.code is not None:
+        if is_its_time(event.at) and event.code is not None:
             before = DeviceState(event.code.removeprefix(_WAS))
             count = len(acted.lock_out.serials) if acted.lock_out else 0
             return replace(acted, effect=Effect.DONE, before=before, certificates=count)

@@ -28,6 +28,7 @@ class ProblemCode(StrEnum):
     ROLLOVER_STATE = "rollover_state"
     DEVICES_LEFT = "devices_left"
     CRL_UNSIGNED = "crl_unsigned"
+    CONFIRMATION_MISSING = "confirmation_missing"
     SERVICE_STOPPED = "service_stopped"
     DEMO_FAILED = "demo_failed"
 

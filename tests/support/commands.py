@@ -38,8 +38,12 @@ class Operator:
 
     def __call__(self, *arguments: str | Path) -> Outcome:
         """Runs a command line on the home."""
+        return self.unnamed("--home", self.home, *arguments)
+
+    def unnamed(self, *arguments: str | Path) -> Outcome:
+        """Runs a command line that finds the home by itself, or needs none."""
         self.capture.readouterr()
-        status = run(["--home", str(self.home), *map(str, arguments)])
+        status = run([*map(str, arguments)])
         out, err = self.capture.readouterr()
         return Outcome(status, out, err)
 

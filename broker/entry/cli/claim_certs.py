@@ -116,7 +116,8 @@ def revoke(
         reason = f"claim certificate {name} was revoked"
         wanted = device_acts.Wanted(DeviceInput.REVOKE, reason)
         how = How(dry_run=dry_run, timeout_s=timeout)
-        carry_out(installation, lambda registry: _claimed(registry, name), wanted, how)
+        chosen = with_registry(installation, lambda registry: _claimed(registry, name))
+        carry_out(installation, chosen, wanted, how)
     if rotate_devices:
         _rotate(installation, name, dry_run=dry_run)
 

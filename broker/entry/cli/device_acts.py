@@ -2,16 +2,25 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
 
 from broker.core.lifecycle import DeviceInput
-from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
-from broker.entry.cli.output import advance, counted, emit, note, progress, table
-from broker.entry.cli.views import acted_json
+from broker.entry.cli.asking import YesOption, ask, to_act_on
+from broker.entry.cli.device_acts_shown import (
+    explain_impossible,
+    say_how_it_went,
+    say_obstacles,
+    say_what_stands,
+    say_what_would_be,
+    show_acted,
+)
+from broker.entry.cli.options import DryRunOption, JsonOption, with_registry
+from broker.entry.cli.output import advance, counted, progress
 from broker.examination import lock_out_obstacles
 from broker.installation import Installation
 from broker.ports import Registry
@@ -19,7 +28,6 @@ from broker.protocol.names import DeviceId
 from broker.services import device_acts
 from broker.services.act_progress import follow
 from broker.services.device_acts import MAX_REASON, Acted, Effect, Wanted
-from broker.services.lock_out import milliseconds
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The devices' names.")]
 GroupOption = Annotated[str | None, typer.Option(help="And all devices of this group.")]
@@ -38,9 +46,8 @@ _HELP: Final = {
     DeviceInput.RECLAIM: "Let revoked devices claim anew, with new keys.",
     DeviceInput.RETIRE: "Put devices out, never to come back; they leave the group's quota.",
 }
-_OUT: Final = {DeviceInput.SUSPEND, DeviceInput.REVOKE, DeviceInput.RETIRE}
-
-Choose = Callable[[Registry], Awaitable[Sequence[DeviceId]]]
+_INTERRUPTED: Final = 130
+"""The exit status of what Ctrl-C ended."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,22 @@ class How:
     dry_run: bool = False
     as_json: bool = False
     timeout_s: float = TIMEOUT_S
+    yes: bool = False
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Whom a command line names."""
+
+    ids: Sequence[str]
+    group: str | None
 
 
 def add_to(commands: typer.Typer) -> None:
     """Adds a command for each act."""
     for act, text in _HELP.items():
-        commands.command(act.value, help=text)(_command(act))
+        run = _retire if act is DeviceInput.RETIRE else _command(act)
+        commands.command(act.value, help=text)(run)
 
 
 def _command(act: DeviceInput) -> Callable[..., None]:
@@ -68,52 +85,113 @@ def _command(act: DeviceInput) -> Callable[..., None]:
         as_json: JsonOption = False,
         timeout: TimeoutOption = TIMEOUT_S,
     ) -> None:
-        if reason is not None and len(reason) > MAX_REASON:
-            raise typer.BadParameter(f"at most {MAX_REASON} letters", param_hint="--reason")
-        installation = common(context).installation()
-        how = How(dry_run, as_json, timeout)
-        acted = carry_out(
-            installation,
-            lambda registry: device_acts.choose(registry, ids or [], group),
-            Wanted(act, reason),
-            how,
-        )
-        # In a group, those who can't are passed over; who was named is expected to.
-        if any(
-            each.effect is Effect.IMPOSSIBLE and each.device_id in (ids or []) for each in acted
-        ):
-            raise typer.Exit(1)
+        _run(context, act, reason, _Named(ids or [], group), How(dry_run, as_json, timeout))
 
     return run
 
 
-def carry_out(installation: Installation, choose: Choose, wanted: Wanted, how: How) -> list[Acted]:
+def _retire(
+    context: typer.Context,
+    ids: IdsArgument = None,
+    group: GroupOption = None,
+    reason: ReasonOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    timeout: TimeoutOption = TIMEOUT_S,
+    yes: YesOption = False,
+) -> None:
+    how = How(dry_run, as_json, timeout, yes)
+    _run(context, DeviceInput.RETIRE, reason, _Named(ids or [], group), how)
+
+
+def _run(
+    context: typer.Context, act: DeviceInput, reason: str | None, named: _Named, how: How
+) -> None:
+    wanted = Wanted(act, checked_reason(reason))
+    installation = to_act_on(context)
+    chosen = with_registry(
+        installation, lambda registry: device_acts.choose(registry, named.ids, named.group)
+    )
+    if act is DeviceInput.RETIRE and named.group is not None and not how.dry_run:
+        _ask_to_retire(installation, chosen, named.group, yes=how.yes)
+    acted = carry_out(installation, chosen, wanted, how)
+    # In a group, those who can't are passed over; who was named is expected to.
+    if any(each.effect is Effect.IMPOSSIBLE and each.device_id in named.ids for each in acted):
+        raise typer.Exit(1)
+
+
+def checked_reason(reason: str | None) -> str | None:
+    """The reason, if the audit log takes it.
+
+    Raises:
+        typer.BadParameter: it's too long.
+    """
+    if reason is not None and len(reason) > MAX_REASON:
+        raise typer.BadParameter(f"at most {MAX_REASON} letters", param_hint="--reason")
+    return reason
+
+
+def _ask_to_retire(
+    installation: Installation, chosen: Sequence[DeviceId], group: str, *, yes: bool
+) -> None:
+    """A whole group is named by one word, which is soon mistaken; and nothing brings it back."""
+    planned = _plan(installation, chosen, Wanted(DeviceInput.RETIRE))
+    count = sum(each.effect is Effect.DONE for each in planned)
+    if count:
+        who = f"{counted(count, 'device')}, all of group {group} among them"
+        ask(f"Retire {who}? They can never come back.", yes=yes)
+
+
+def carry_out(
+    installation: Installation, chosen: Sequence[DeviceId], wanted: Wanted, how: How
+) -> list[Acted]:
     """Acts on the chosen devices, waits, and reports; exit status 1 when a broker still owes."""
     if how.dry_run:
-        acted = with_registry(
-            installation, lambda registry: _plan(installation, registry, choose, wanted)
-        )
-    else:
-        acted = with_registry(
-            installation, lambda registry: _carry_out(installation, registry, choose, wanted, how)
-        )
-    _report(acted, wanted, how)
-    _conclude(installation, acted, wanted, how)
+        acted = _plan(installation, chosen, wanted)
+        show_acted(acted, wanted.act, as_json=how.as_json, dry_run=True)
+        say_what_would_be(acted)
+        explain_impossible(acted, wanted.act)
+        return acted
+    acted = _act(installation, chosen, wanted, how)
+    show_acted(acted, wanted.act, as_json=how.as_json)
+    is_owed = say_how_it_went(acted, wanted.act)
+    explain_impossible(acted, wanted.act)
+    if is_owed:
+        say_obstacles(asyncio.run(lock_out_obstacles(installation)))
+        if how.timeout_s > 0:
+            raise typer.Exit(1)
     return acted
 
 
-async def _plan(
-    installation: Installation, registry: Registry, choose: Choose, wanted: Wanted
-) -> list[Acted]:
-    return await device_acts.plan(
-        registry, installation.clock.now(), await choose(registry), wanted
+def _plan(installation: Installation, chosen: Sequence[DeviceId], wanted: Wanted) -> list[Acted]:
+    now = installation.clock.now()
+    return with_registry(
+        installation, lambda registry: device_acts.plan(registry, now, chosen, wanted)
     )
 
 
-async def _carry_out(
-    installation: Installation, registry: Registry, choose: Choose, wanted: Wanted, how: How
+def _act(
+    installation: Installation, chosen: Sequence[DeviceId], wanted: Wanted, how: How
 ) -> list[Acted]:
-    devices = [(device_id, uuid.uuid4().hex) for device_id in await choose(registry)]
+    devices = [(device_id, uuid.uuid4().hex) for device_id in chosen]
+    since = installation.clock.now()
+    try:
+        return with_registry(
+            installation,
+            lambda registry: _carry_out(installation, registry, devices, wanted, how),
+        )
+    except KeyboardInterrupt:
+        _report_interrupted(installation, devices, wanted, since, as_json=how.as_json)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+async def _carry_out(
+    installation: Installation,
+    registry: Registry,
+    devices: Sequence[tuple[DeviceId, str]],
+    wanted: Wanted,
+    how: How,
+) -> list[Acted]:
     acted = []
     with progress(f"{wanted.act} in the registry", len(devices)) as bar:
         async for each in device_acts.carry_out(registry, installation.clock, devices, wanted):
@@ -127,58 +205,17 @@ async def _carry_out(
     ]
 
 
-def _report(acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
-    if how.as_json:
-        for each in acted:
-            emit(acted_json(each))
-        return
-    columns = ("device", "effect", "state", "certificates", "CRL after", "disconnected after")
-    table(columns, [_row(each, wanted) for each in acted])
-
-
-def _row(each: Acted, wanted: Wanted) -> tuple[str, ...]:
-    lock_out = each.lock_out
-    state = f"{each.before} → {each.after}" if each.effect is Effect.DONE else each.before.value
-    crl = gone = "-"
-    if lock_out is not None:
-        crl = _shown(milliseconds(lock_out, lock_out.crl_at))
-        if wanted.act in _OUT:
-            gone = _shown(milliseconds(lock_out, lock_out.disconnected_at))
-    return each.device_id, each.effect.value, state, str(each.certificates), crl, gone
-
-
-def _shown(after_ms: int | None) -> str:
-    return "waits" if after_ms is None else f"{after_ms} ms"
-
-
-def _conclude(installation: Installation, acted: Sequence[Acted], wanted: Wanted, how: How) -> None:
-    count = {effect: sum(each.effect is effect for each in acted) for effect in Effect}
-    if how.dry_run:
-        note(f"{counted(count[Effect.DONE], 'device')} would be changed. Nothing was changed.")
-        return
-    note(
-        f"{wanted.act}: {count[Effect.DONE]:,} done, {count[Effect.UNCHANGED]:,} there already, "
-        f"{count[Effect.IMPOSSIBLE]:,} impossible."
+def _report_interrupted(
+    installation: Installation,
+    devices: Sequence[tuple[DeviceId, str]],
+    wanted: Wanted,
+    since: datetime,
+    *,
+    as_json: bool,
+) -> None:
+    """What was committed isn't taken back by an interruption, so it is said."""
+    acted = with_registry(
+        installation, lambda registry: device_acts.broken_off(registry, devices, wanted, since)
     )
-    if wanted.act is DeviceInput.RECLAIM and count[Effect.DONE]:
-        note("Next: each claims again, with a new key; its old keys are never accepted.")
-    waiting = [each for each in acted if _still_owed(each)]
-    if waiting:
-        _tell_waiting(installation, len(waiting))
-        if how.timeout_s > 0:
-            raise typer.Exit(1)
-
-
-def _tell_waiting(installation: Installation, count: int) -> None:
-    note(
-        f"{count:,} of them wait for the fleet's broker. It's in the registry, and the "
-        "service completes it by itself as soon as both run: see 'muster doctor'.",
-        "yellow",
-    )
-    for each in asyncio.run(lock_out_obstacles(installation)):
-        note(f"In the way, {each.subject}: {each.message} {each.remedy}", "yellow")
-
-
-def _still_owed(each: Acted) -> bool:
-    lock_out = each.lock_out
-    return lock_out is not None and not lock_out.is_complete and lock_out.ended_at is None
+    show_acted(acted, wanted.act, as_json=as_json)
+    say_what_stands(acted, wanted.act, len(devices))

@@ -1,13 +1,9 @@
 """What the commands about updates share."""
 
-from typing import Annotated
-
 import typer
 
 from broker.entry.cli.options import common
 from broker.updating import UpdateDesk, update_desk
-
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def update_desk_of(context: typer.Context) -> UpdateDesk:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from broker.entry.cli.asking import YesOption, ask
 from broker.entry.cli.output import note, say
 from broker.entry.cli.update_keys import KeyPassphraseOption, key_references
-from broker.entry.cli.update_options import YesOption, update_desk_of
+from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import announce_published, show_staged
 from broker.updating import ExportedStaging, nothing_staged
 
@@ -29,8 +30,7 @@ def sign(
     if not shown:
         raise nothing_staged()
     show_staged(shown, whole=True)
-    if not yes:
-        typer.confirm("Sign this?", abort=True, err=True)
+    ask("Sign this?", yes=yes)
     for role, keyid in place.sign(key_references(key, key_passphrase_file or ()), shown):
         say(f"{role} is signed by {keyid}.")
     left = [role for role in place.staged() if not role.is_complete]

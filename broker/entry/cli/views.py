@@ -19,7 +19,7 @@ from broker.core.records import (
 )
 from broker.protocol.names import GroupName
 from broker.services.ca_rollover import Standing
-from broker.services.device_acts import Acted
+from broker.services.device_acts import Acted, Effect
 from broker.services.lock_out import milliseconds
 
 Json = dict[str, object]
@@ -118,12 +118,18 @@ def certificate_json(certificate: Certificate) -> Json:
     }
 
 
-def acted_json(acted: Acted) -> Json:
+def acted_effect(acted: Acted, *, dry_run: bool) -> str:
+    """What became of an act on one device; of a dry run's, what would become of it."""
+    return "would_be_done" if dry_run and acted.effect is Effect.DONE else acted.effect.value
+
+
+def acted_json(acted: Acted, *, dry_run: bool) -> Json:
     """What became of an act on one device, and how far a broker is with it."""
     lock_out = acted.lock_out
     return {
         "device_id": acted.device_id,
-        "effect": acted.effect,
+        "dry_run": dry_run,
+        "effect": acted_effect(acted, dry_run=dry_run),
         "before": acted.before,
         "after": acted.after,
         "certificates": acted.certificates,
