@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from broker.adapters.ca.building import Signer
 from broker.adapters.ca.bundles import read_trust_bundle
 from broker.adapters.ca.files import read_file
 from broker.adapters.ca.loading import load_signer
@@ -43,6 +44,8 @@ from broker.services.trust_bundles import published_version
 
 SHOWN_AT_MOST: Final = 1000
 
+_Ending = Callable[[ServerRollover | None], ServerRollover]
+
 
 @dataclass(frozen=True)
 class ServerStanding:
@@ -68,13 +71,21 @@ async def standing(installation: Installation, registry: Registry) -> ServerStan
     return await registry.read(lambda tx: _standing(tx, trust, now))
 
 
-async def start(installation: Installation, registry: Registry, root: RootKey) -> ServerStanding:
+async def start(
+    installation: Installation, registry: Registry, root: RootKey, *, dry_run: bool = False
+) -> ServerStanding:
     """A new infrastructure authority, and a bundle that holds both.
+
+    Args:
+        root: where the root's key is.
+        dry_run: whether to decide only, and open the keys; then it's how it would stand.
 
     Raises:
         Problem: ROLLOVER_STATE.
         AuthorityError: a key isn't here or can't be opened.
     """
+    if dry_run:
+        return await _planned(installation, registry, lambda: _starting(installation, root))
     with alone(installation):
         newest = await registry.read(published_version)
         await asyncio.to_thread(_start, installation, root, newest or 0)
@@ -82,61 +93,103 @@ async def start(installation: Installation, registry: Registry, root: RootKey) -
 
 
 async def move_broker(
-    installation: Installation, registry: Registry, phase: ServerPhase, abandon: int
+    installation: Installation,
+    registry: Registry,
+    phase: ServerPhase,
+    abandon: int,
+    *,
+    dry_run: bool = False,
 ) -> ServerStanding:
     """The fleet's broker (FLEET) or the claim broker (CLAIM) changes to the new authority.
 
     Args:
         abandon: how many devices, or claim certificates, may be shut out by it.
+        dry_run: as for `start`.
 
     Raises:
         Problem: ROLLOVER_STATE, or DEVICES_LEFT when it would be more.
         AuthorityError: the new authority's key isn't here or can't be opened.
     """
+    if dry_run:
+        await _check(installation, registry, phase, abandon)
+        return await _planned(installation, registry, lambda: _reaching(installation, phase))
     with alone(installation):
-        stands = await standing(installation, registry)
-        if stands.rollover is None or stands.rollover.phase is not phase:
-            _check(stands, phase, abandon)
+        await _check(installation, registry, phase, abandon)
         await asyncio.to_thread(_reach, installation, phase)
         return await _tell(installation, registry)
 
 
-async def finish(installation: Installation, registry: Registry, root: RootKey) -> ServerStanding:
+async def finish(
+    installation: Installation, registry: Registry, root: RootKey, *, dry_run: bool = False
+) -> ServerStanding:
     """A bundle that holds the new authority only, or, after `cancel`, the old one only.
+
+    Args:
+        root: where the root's key is.
+        dry_run: as for `start`.
 
     Raises:
         Problem: ROLLOVER_STATE.
         AuthorityError: the root's key isn't here or can't be opened.
     """
-    with alone(installation):
-        newest = await registry.read(published_version)
-        await asyncio.to_thread(_end, installation, root, newest or 0, finish_rollover)
-        return await _tell(installation, registry)
+    return await _end_by(installation, registry, root, finish_rollover, dry_run=dry_run)
 
 
-async def cancel(installation: Installation, registry: Registry, root: RootKey) -> ServerStanding:
+async def cancel(
+    installation: Installation, registry: Registry, root: RootKey, *, dry_run: bool = False
+) -> ServerStanding:
     """Brokers serve with the old authority's certificates again; `finish` ends it. Where they never
     served with others it's over at once.
+
+    Args:
+        root: where the root's key is.
+        dry_run: as for `start`.
 
     Raises:
         Problem: ROLLOVER_STATE.
         AuthorityError: a key isn't here or can't be opened.
     """
+    return await _end_by(installation, registry, root, cancel_rollover, dry_run=dry_run)
+
+
+async def _end_by(
+    installation: Installation, registry: Registry, root: RootKey, step: _Ending, *, dry_run: bool
+) -> ServerStanding:
+    if dry_run:
+        return await _planned(installation, registry, lambda: _ended(installation, root, step)[0])
     with alone(installation):
         newest = await registry.read(published_version)
-        await asyncio.to_thread(_end, installation, root, newest or 0, cancel_rollover)
+        await asyncio.to_thread(_end, installation, root, newest or 0, step)
         return await _tell(installation, registry)
+
+
+async def _planned(
+    installation: Installation, registry: Registry, decide: Callable[[], ServerRollover]
+) -> ServerStanding:
+    """How it would stand, and whom it would concern as it stands now."""
+    rollover = await asyncio.to_thread(decide)
+    return replace(await standing(installation, registry), rollover=rollover)
 
 
 def _rollover(trust: ServerTrust | None) -> ServerRollover | None:
     return None if trust is None else trust.rollover
 
 
+def _starting(installation: Installation, root: RootKey) -> ServerRollover:
+    """The rollover that is begun, or has begun already; the root's key is there, if it's needed."""
+    known = read_server_trust(installation.home)
+    if known is not None and known.rollover.phase is ServerPhase.INTRODUCED:
+        return known.rollover
+    rollover = _allowed(lambda: begin_servers(_rollover(known), installation.clock.now()))
+    load_signer(root.pair(installation.home), root.passphrase)
+    return rollover
+
+
 def _start(installation: Installation, root: RootKey, newest: int) -> None:
     home, now = installation.home, installation.clock.now()
     known = read_server_trust(home)
-    if known is None or known.rollover.phase is not ServerPhase.INTRODUCED:
-        rollover = _allowed(lambda: begin_servers(_rollover(known), now))
+    rollover = _starting(installation, root)
+    if known is None or known.rollover != rollover:
         signer = root.signer(home)
         successor = make_infrastructure(home, rollover.new, installation.passphrase, now)
         old = read_file(home.infrastructure_of(rollover.old).certificate)
@@ -144,37 +197,51 @@ def _start(installation: Installation, root: RootKey, newest: int) -> None:
         bundle = sign_bundle(signer, version, [old, successor])
         # From this moment on claim bundles hold both.
         rollover = replace(rollover, since=installation.clock.now())
-        known = ServerTrust(rollover=rollover, bundle=bundle)
-        write_server_trust(home, known)
-    put_in_place(home, known.rollover, installation.passphrase, now)
+        write_server_trust(home, ServerTrust(rollover=rollover, bundle=bundle))
+    put_in_place(home, rollover, installation.passphrase, now)
+
+
+def _reaching(installation: Installation, phase: ServerPhase) -> ServerRollover:
+    """The rollover in this phase; the new authority's key is there, if it's needed."""
+    known = read_server_trust(installation.home)
+    rollover = _allowed(lambda: reach(_rollover(known), phase))
+    if known is not None and known.rollover != rollover:
+        load_signer(installation.home.infrastructure_of(rollover.new), installation.passphrase)
+    return rollover
 
 
 def _reach(installation: Installation, phase: ServerPhase) -> None:
     home = installation.home
     known = read_server_trust(home)
-    rollover = _allowed(lambda: reach(_rollover(known), phase))
+    rollover = _reaching(installation, phase)
     if known is not None and known.rollover != rollover:
-        load_signer(home.infrastructure_of(rollover.new), installation.passphrase)
         write_server_trust(home, ServerTrust(rollover=rollover, bundle=known.bundle))
     put_in_place(home, rollover, installation.passphrase, installation.clock.now())
 
 
-def _end(
-    installation: Installation,
-    root: RootKey,
-    newest: int,
-    step: Callable[[ServerRollover | None], ServerRollover],
-) -> None:
+def _ended(
+    installation: Installation, root: RootKey, step: _Ending
+) -> tuple[ServerRollover, Signer | None]:
+    """The rollover after the step; what signs the last bundle, when it ends by it."""
     home = installation.home
     known = read_server_trust(home)
     rollover = _allowed(lambda: step(_rollover(known)))
+    if known is None or known.rollover == rollover:
+        return rollover, None
+    signer = root.signer(home) if rollover.is_over else None
+    load_signer(home.infrastructure_of(rollover.remaining), installation.passphrase)
+    return rollover, signer
+
+
+def _end(installation: Installation, root: RootKey, newest: int, step: _Ending) -> None:
+    home = installation.home
+    known = read_server_trust(home)
+    rollover, signer = _ended(installation, root, step)
     if known is not None and known.rollover != rollover:
         bundle = known.bundle
-        if rollover.is_over:
-            signer = root.signer(home)
+        if signer is not None:
             anchors = [read_file(home.infrastructure_of(rollover.remaining).certificate)]
             bundle = sign_bundle(signer, max(newest, known.contents.version) + 1, anchors)
-        load_signer(home.infrastructure_of(rollover.remaining), installation.passphrase)
         write_server_trust(home, ServerTrust(rollover=rollover, bundle=bundle))
     put_in_place(home, rollover, installation.passphrase, installation.clock.now())
 
@@ -231,7 +298,16 @@ def _introduced_at(view: ReadTransaction, rollover: ServerRollover) -> datetime 
     return min(moments, default=None)
 
 
-def _check(stands: ServerStanding, phase: ServerPhase, abandon: int) -> None:
+async def _check(
+    installation: Installation, registry: Registry, phase: ServerPhase, abandon: int
+) -> None:
+    """Returns when the step shuts no more out than that, or was done before."""
+    stands = await standing(installation, registry)
+    if stands.rollover is None or stands.rollover.phase is not phase:
+        _refuse_shutting_out(stands, phase, abandon)
+
+
+def _refuse_shutting_out(stands: ServerStanding, phase: ServerPhase, abandon: int) -> None:
     if stands.in_use_since is None:
         raise Problem(
             ProblemCode.ROLLOVER_STATE,

@@ -107,44 +107,37 @@ class CaRollovers:
 
         return await self._act(work)
 
-    async def finish(self, abandon: int) -> Standing:
+    async def finish(self, abandon: int, *, dry_run: bool = False) -> Standing:
         """Ends the trust in the old authority, and revokes what is left of its certificates.
 
         Args:
             abandon: how many devices may be left, and so locked out until they recover.
+            dry_run: whether to decide only, and change nothing.
 
         Raises:
             Problem: ROLLOVER_STATE, or DEVICES_LEFT when there are more than that.
         """
-
-        def work(tx: WriteTransaction, now: datetime) -> None:
-            rollover = _known(tx)
-            if rollover.phase not in (Phase.LEAVING, Phase.DONE):
-                _leave(tx, rollover, abandon, now)
-
         try:
-            return await self._act(work)
+            if dry_run:
+                return await self._decided(lambda tx, now: _finishing(tx, abandon, now))
+            return await self._act(lambda tx, now: _finish(tx, abandon, now))
         except _TooManyLeftError:
             left = (await self.standing()).left
             raise _devices_left(max(left, abandon + 1)) from None
 
-    async def cancel(self) -> Standing:
+    async def cancel(self, *, dry_run: bool = False) -> Standing:
         """Goes back: the authority that was there before issues again, and who has moved moves
         back. Nobody is locked out by it.
+
+        Args:
+            dry_run: whether to decide only, and change nothing.
 
         Raises:
             Problem: ROLLOVER_STATE.
         """
-
-        def work(tx: WriteTransaction, now: datetime) -> None:
-            rollover = _known(tx)
-            if rollover.is_return:
-                return
-            returned = _advance(rollover, Step.CANCEL)
-            _stop(tx, rollover, now)
-            _save(tx, returned, now, f"cancelled: back to authority {returned.new}")
-
-        return await self._act(work)
+        if dry_run:
+            return await self._decided(lambda tx, _: _returning(tx))
+        return await self._act(_cancel)
 
     async def pause(self) -> Standing:
         """No device is told to move until `resume`; those that were told go on.
@@ -180,6 +173,12 @@ class CaRollovers:
                 tx.save_ca_rollover(begin_moving(tx, rollover, now))
 
         return await self._act(work)
+
+    async def _decided(self, decide: Callable[[ReadTransaction, datetime], object]) -> Standing:
+        """How it stands, when nothing is against the act."""
+        now = self._clock.now()
+        await self._registry.read(lambda tx: decide(tx, now))
+        return await self.standing()
 
     async def _act(self, work: Callable[[WriteTransaction, datetime], None]) -> Standing:
         """How it stands after the act: a large fleet isn't counted while others wait to write."""
@@ -249,23 +248,61 @@ def _devices_left(count: int) -> Problem:
     return Problem(
         ProblemCode.DEVICES_LEFT,
         f"{count:,} devices have only a certificate of the old authority and would be locked out.",
-        "See them with 'muster ca rollover status', and wait until they have moved; or give "
+        "See them with 'muster ca rollover status --left', and wait until they have moved; or give "
         f"them up with --abandon {count}.",
     )
 
 
-def _leave(tx: WriteTransaction, rollover: Rollover, abandon: int, now: datetime) -> None:
+@dataclass(frozen=True)
+class _Leaving:
+    """The end of a rollover, as it was decided."""
+
+    before: Rollover
+    after: Rollover
+    left: frozenset[DeviceId]
+    """Who is given up by it."""
+
+
+def _finishing(tx: ReadTransaction, abandon: int, now: datetime) -> _Leaving | None:
+    """The decision; none when it was finished before."""
+    rollover = _known(tx)
+    if rollover.phase in (Phase.LEAVING, Phase.DONE):
+        return None
     leaving = _advance(rollover, Step.FINISH)
     # No further than the decision needs.
     left = tx.left_behind(rollover.old, rollover.new, now, "", abandon + 1)
     if len(left) > abandon:
         raise _TooManyLeftError
+    return _Leaving(rollover, leaving, frozenset(left))
+
+
+def _finish(tx: WriteTransaction, abandon: int, now: datetime) -> None:
+    decided = _finishing(tx, abandon, now)
+    if decided is None:
+        return
+    rollover = decided.before
     _stop(tx, rollover, now)
-    _revoke_rest(tx, rollover, frozenset(left), now)
+    _revoke_rest(tx, rollover, decided.left, now)
     detail = (
-        f"authority {rollover.old} is dropped for {rollover.new}, {len(left)} devices abandoned"
+        f"authority {rollover.old} is dropped for {rollover.new}, "
+        f"{len(decided.left)} devices abandoned"
     )
-    _save(tx, leaving, now, detail)
+    _save(tx, decided.after, now, detail)
+
+
+def _returning(tx: ReadTransaction) -> tuple[Rollover, Rollover] | None:
+    """The rollover, and what follows from its cancellation; none when it was cancelled before."""
+    rollover = _known(tx)
+    return None if rollover.is_return else (rollover, _advance(rollover, Step.CANCEL))
+
+
+def _cancel(tx: WriteTransaction, now: datetime) -> None:
+    decided = _returning(tx)
+    if decided is None:
+        return
+    rollover, returned = decided
+    _stop(tx, rollover, now)
+    _save(tx, returned, now, f"cancelled: back to authority {returned.new}")
 
 
 def _revoke_rest(

@@ -1,12 +1,22 @@
 """`muster ca`: what an operator types and hears, with keys here or elsewhere, the service down."""
 
+import asyncio
+import itertools
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
 from broker.adapters.ca.home import MusterHome
-from tests.support.commands import Operator
+from broker.adapters.registry import SqlRegistry
+from broker.core.ca_rollover import Phase, Rollover
+from broker.core.infrastructure_rollover import ServerPhase
+from broker.core.lifecycle import CertificateState, DeviceState
+from broker.ports import WriteTransaction
+from tests.support.commands import Operator, Outcome
+from tests.support.records import NOW
+from tests.support.registries import add_batch, certificate_number, device_number
 
 
 @pytest.fixture
@@ -104,9 +114,92 @@ def test_each_act_says_what_comes_next(operator: Operator) -> None:
         assert refused.status == 1
         assert "rollover_state" in refused.err
     assert "Nothing was changed" in operator.succeeds("ca", "rollover", "cancel", "--dry-run").err
-    assert "Nothing was changed" in operator.succeeds("ca", "rollover", "finish", "--dry-run").err
     (said,) = operator.succeeds("ca", "rollover", "cancel", "--json").json()
     assert (said["phase"], said["cancelled"]) == ("leaving", True)
+
+
+def stand_at(operator: Operator, phase: Phase, *, is_return: bool = False) -> None:
+    """As if the rollover were there, with a device that only the old authority lets in."""
+
+    def work(tx: WriteTransaction) -> None:
+        add_batch(tx)
+        tx.save_device(device_number(1, state=DeviceState.ACTIVE))
+        tx.save_certificate(certificate_number(1, state=CertificateState.ACTIVE, confirmed_at=NOW))
+        tx.save_ca_rollover(Rollover(1, 2, phase, NOW, is_return))
+
+    async def run() -> None:
+        async with SqlRegistry(f"sqlite:///{operator.home / 'registry.db'}") as registry:
+            await registry.write(work)
+
+    asyncio.run(run())
+
+
+def verdict(outcome: Outcome) -> tuple[int, list[str]]:
+    return outcome.status, re.findall(r"\[\w+\]", outcome.err)
+
+
+@pytest.mark.parametrize(
+    "act", [("finish",), ("finish", "--abandon", "1"), ("cancel",)], ids=" ".join
+)
+def test_a_dry_run_is_decided_as_the_act_is_and_changes_nothing(
+    operator: Operator, act: tuple[str, ...]
+) -> None:
+    verdicts = set()
+    for phase, is_return in itertools.product(Phase, (False, True)):
+        stand_at(operator, phase, is_return=is_return)
+        tried = operator("ca", "rollover", *act, "--dry-run")
+        (said,) = operator.succeeds("ca", "rollover", "status", "--json").json()
+        assert (said["phase"], said["cancelled"]) == (phase, is_return)
+        done = operator("ca", "rollover", *act)
+        assert verdict(tried) == verdict(done), (phase, is_return, tried.err, done.err)
+        assert ("Nothing was changed" in tried.err) is (tried.status == 0)
+        verdicts.add(tried.status)
+    assert verdicts == {0, 1}
+
+
+def test_who_is_left_and_which_key_may_go_is_named(operator: Operator) -> None:
+    stand_at(operator, Phase.MOVING)
+    refused = operator("ca", "rollover", "finish")
+    assert "[devices_left]" in refused.err
+    assert "'muster ca rollover status --left'" in refused.err
+    assert "lamp-1" in operator.succeeds("ca", "rollover", "status", "--left").out
+    (said,) = operator.succeeds(
+        "ca", "rollover", "finish", "--abandon", "1", "--dry-run", "--json"
+    ).json()
+    assert (said["dry_run"], said["phase"]) == (True, "moving")
+    stand_at(operator, Phase.DONE)
+    key = MusterHome(operator.home.resolve()).operational_of(1).key
+    assert str(key) in operator.succeeds("ca", "rollover", "status").err
+
+
+def test_who_watches_without_a_terminal_reads_lines(operator: Operator) -> None:
+    stand_at(operator, Phase.DONE)
+    watched = operator.succeeds("ca", "rollover", "status", "--watch")
+    assert "done: 0 of 1 devices have moved" in watched.err
+
+
+def test_the_infrastructure_s_steps_are_tried_as_they_are_done(operator: Operator) -> None:
+    """Each refuses as the step itself would, and changes nothing where it would be done."""
+    options = ("--passphrase-file", operator.folder / "passphrase")
+    ca = ("ca", "infrastructure")
+    for step in ("fleet", "claim", "finish", "cancel"):
+        tried, done = operator(*ca, step, *options, "--dry-run"), operator(*ca, step, *options)
+        assert verdict(tried) == verdict(done) == (1, ["[rollover_state]"])
+    (said,) = operator.succeeds(*ca, "start", *options, "--dry-run", "--json").json()
+    assert (said["dry_run"], said["phase"], said["new"]) == (True, "introduced", 2)
+    assert "never was" in operator.succeeds(*ca, "status").err
+    assert not MusterHome(operator.home).infrastructure_of(2).certificate.exists()
+    operator.succeeds(*ca, "start", *options)
+    tried = operator(*ca, "fleet", *options, "--dry-run")
+    assert verdict(tried) == verdict(operator(*ca, "fleet", *options))
+    tried = operator.succeeds(*ca, "cancel", *options, "--dry-run")
+    assert "Nothing was changed" in tried.err
+    assert ServerPhase.CANCELLED in tried.out
+    assert "introduced" in operator.succeeds(*ca, "status").out
+    assert "passphrase_missing" in operator(*ca, "cancel", "--dry-run").err
+    operator.succeeds(*ca, "cancel", *options)
+    key = MusterHome(operator.home.resolve()).infrastructure_of(2).key
+    assert str(key) in operator.succeeds(*ca, "status").err
 
 
 def test_the_infrastructure_s_steps_have_their_order(operator: Operator) -> None:

@@ -1,15 +1,17 @@
 """`muster ca infrastructure`: replace the authority by which devices know brokers."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import typer
 
 from broker import server_authorities
 from broker.authorities import RootKey
-from broker.core.infrastructure_rollover import ServerPhase
-from broker.entry.cli.options import JsonOption, common, with_registry
+from broker.core.infrastructure_rollover import ServerPhase, ServerRollover
+from broker.entry.cli.asking import to_act_on
+from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import shown_time
@@ -33,9 +35,25 @@ _NEXT: Final = {
     ServerPhase.CLAIM: "Next: 'muster ca infrastructure finish'.",
     ServerPhase.RETURNING: "Brokers serve by the old authority again. Next: 'muster ca "
     "infrastructure finish'.",
-    ServerPhase.CANCELLED: "It was cancelled; the new authority's key may be destroyed.",
-    ServerPhase.DONE: "It is over; the old authority's key may be destroyed.",
+    ServerPhase.CANCELLED: "It was cancelled; the new authority's key may be destroyed: {key}",
+    ServerPhase.DONE: "It is over; the old authority's key may be destroyed: {key}",
 }
+
+
+@dataclass(frozen=True)
+class _How:
+    """What a command's options say about a step."""
+
+    dry_run: bool
+    as_json: bool
+
+
+class _ByRoot(Protocol):
+    """A step that the root's key signs."""
+
+    def __call__(
+        self, installation: Installation, registry: Registry, root: RootKey, *, dry_run: bool
+    ) -> Awaitable[ServerStanding]: ...
 
 
 @commands.command("start")
@@ -43,29 +61,41 @@ def start(
     context: typer.Context,
     root_key: RootKeyOption = None,
     root_passphrase_file: RootPassphraseOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new authority; devices are told of it by a trust bundle that the root signs."""
-    _by_root(context, server_authorities.start, root_key, root_passphrase_file, as_json)
+    how = _How(dry_run, as_json)
+    _by_root(context, server_authorities.start, root_key, root_passphrase_file, how)
 
 
 @commands.command("status")
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """How far it is, and whom the next step would shut out."""
     installation = common(context).installation()
-    _do(installation, lambda r: server_authorities.standing(installation, r), as_json)
+    _do(installation, lambda r: server_authorities.standing(installation, r), _How(False, as_json))
 
 
 @commands.command("fleet")
-def fleet(context: typer.Context, abandon: AbandonOption = 0, as_json: JsonOption = False) -> None:
+def fleet(
+    context: typer.Context,
+    abandon: AbandonOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """The fleet's broker changes to the new authority."""
-    _move(context, ServerPhase.FLEET, abandon, as_json)
+    _move(context, ServerPhase.FLEET, abandon, _How(dry_run, as_json))
 
 
 @commands.command("claim")
-def claim(context: typer.Context, abandon: AbandonOption = 0, as_json: JsonOption = False) -> None:
+def claim(
+    context: typer.Context,
+    abandon: AbandonOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """The claim broker changes to the new authority."""
-    _move(context, ServerPhase.CLAIM, abandon, as_json)
+    _move(context, ServerPhase.CLAIM, abandon, _How(dry_run, as_json))
 
 
 @commands.command("finish")
@@ -73,10 +103,12 @@ def finish(
     context: typer.Context,
     root_key: RootKeyOption = None,
     root_passphrase_file: RootPassphraseOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """End the trust in the old authority; after 'cancel', in the new one."""
-    _by_root(context, server_authorities.finish, root_key, root_passphrase_file, as_json)
+    how = _How(dry_run, as_json)
+    _by_root(context, server_authorities.finish, root_key, root_passphrase_file, how)
 
 
 @commands.command("cancel")
@@ -84,43 +116,46 @@ def cancel(
     context: typer.Context,
     root_key: RootKeyOption = None,
     root_passphrase_file: RootPassphraseOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Go back to the old authority, at any step before the end."""
-    _by_root(context, server_authorities.cancel, root_key, root_passphrase_file, as_json)
+    how = _How(dry_run, as_json)
+    _by_root(context, server_authorities.cancel, root_key, root_passphrase_file, how)
 
 
 def _by_root(
     context: typer.Context,
-    act: Callable[[Installation, Registry, RootKey], Awaitable[ServerStanding]],
+    act: _ByRoot,
     root_key: Path | None,
     root_passphrase_file: Path | None,
-    as_json: bool,
+    how: _How,
 ) -> None:
-    installation = common(context).installation()
+    installation = to_act_on(context)
     root = root_key_of(installation, root_key, root_passphrase_file)
-    _do(installation, lambda r: act(installation, r, root), as_json)
+    _do(installation, lambda r: act(installation, r, root, dry_run=how.dry_run), how)
 
 
-def _move(context: typer.Context, phase: ServerPhase, abandon: int, as_json: bool) -> None:
-    installation = common(context).installation()
+def _move(context: typer.Context, phase: ServerPhase, abandon: int, how: _How) -> None:
+    installation = to_act_on(context)
     _do(
         installation,
-        lambda r: server_authorities.move_broker(installation, r, phase, abandon),
-        as_json,
+        lambda r: server_authorities.move_broker(
+            installation, r, phase, abandon, dry_run=how.dry_run
+        ),
+        how,
     )
 
 
 def _do(
-    installation: Installation,
-    act: Callable[[Registry], Awaitable[ServerStanding]],
-    as_json: bool,
+    installation: Installation, act: Callable[[Registry], Awaitable[ServerStanding]], how: _How
 ) -> None:
     standing = with_registry(installation, act)
     rollover = standing.rollover
-    if as_json:
+    if how.as_json:
         emit(
             {
+                "dry_run": how.dry_run,
                 "phase": rollover and rollover.phase,
                 "old": rollover and rollover.old,
                 "new": rollover and rollover.new,
@@ -146,7 +181,15 @@ def _do(
         "started": shown_time(rollover.since),
     }
     table(("field", "value"), list(fields.items()), title="infrastructure authority")
-    note(_NEXT[rollover.phase])
+    if how.dry_run:
+        note("So it would stand then. Nothing was changed; the keys are there and open.")
+    else:
+        note(_next(installation, rollover))
+
+
+def _next(installation: Installation, rollover: ServerRollover) -> str:
+    gone = rollover.new if rollover.phase is ServerPhase.CANCELLED else rollover.old
+    return _NEXT[rollover.phase].format(key=installation.home.infrastructure_of(gone).key)
 
 
 def _some(names: Sequence[str], count: int) -> str:

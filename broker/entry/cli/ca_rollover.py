@@ -1,6 +1,8 @@
 """`muster ca rollover`: replace the operational authority while the fleet lives on."""
 
 import asyncio
+import math
+import time
 from typing import Annotated, Final
 
 import typer
@@ -9,6 +11,7 @@ from broker.authorities import check_start, start_rollover
 from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
 from broker.core.campaign import CampaignState
 from broker.core.campaign_pace import MAX_PER_MINUTE
+from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import (
     MAX_WAVE,
     DryRunOption,
@@ -17,9 +20,10 @@ from broker.entry.cli.options import (
     warn_unserved,
     with_registry,
 )
-from broker.entry.cli.output import advance, emit, note, progress, table
+from broker.entry.cli.output import counted, emit, note, progress, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import rollover_json, shown_time
+from broker.installation import Installation
 from broker.ports import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
 
@@ -28,6 +32,7 @@ commands = typer.Typer(
 )
 
 _PAUSE_S: Final = 0.5
+_LINE_S: Final = 5.0
 _SHOWN: Final = 20
 
 
@@ -49,12 +54,12 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new authority; the service has the broker trust both, then moves the devices."""
-    installation = common(context).installation()
+    installation = to_act_on(context)
     root = root_key_of(installation, root_key, root_passphrase_file)
     pace = Pace(per_minute, wave)
     act = check_start if dry_run else start_rollover
     standing = with_registry(installation, lambda registry: act(installation, registry, pace, root))
-    _show(standing, as_json)
+    _show(installation, standing, as_json, dry_run=dry_run)
     if dry_run:
         note("Nothing was changed; the keys are there and open.")
     else:
@@ -80,7 +85,7 @@ def status(
         return await (_watch(rollovers) if watch else rollovers.standing())
 
     standing = with_registry(installation, look)
-    _show(standing, as_json)
+    _show(installation, standing, as_json)
     if left and not as_json:
         table(("left",), [(name,) for name in standing.left_names])
         if standing.left > len(standing.left_names):
@@ -90,19 +95,17 @@ def status(
 @commands.command("pause")
 def pause(context: typer.Context, as_json: JsonOption = False) -> None:
     """Tell no other device to move for now; both authorities stay trusted."""
-    installation = common(context).installation()
-    _show(
-        with_registry(installation, lambda r: CaRollovers(r, installation.clock).pause()), as_json
-    )
+    installation = to_act_on(context)
+    standing = with_registry(installation, lambda r: CaRollovers(r, installation.clock).pause())
+    _show(installation, standing, as_json)
 
 
 @commands.command("resume")
 def resume(context: typer.Context, as_json: JsonOption = False) -> None:
     """Go on; where all devices have been told, tell those anew that are left."""
-    installation = common(context).installation()
-    _show(
-        with_registry(installation, lambda r: CaRollovers(r, installation.clock).resume()), as_json
-    )
+    installation = to_act_on(context)
+    standing = with_registry(installation, lambda r: CaRollovers(r, installation.clock).resume())
+    _show(installation, standing, as_json)
 
 
 @commands.command("finish")
@@ -118,19 +121,20 @@ def finish(
     as_json: JsonOption = False,
 ) -> None:
     """End the trust in the old authority, once nobody is left with it alone."""
-    installation = common(context).installation()
-
-    async def act(registry: Registry) -> Standing:
-        rollovers = CaRollovers(registry, installation.clock)
-        return await (rollovers.standing() if dry_run else rollovers.finish(abandon))
-
-    standing = with_registry(installation, act)
-    _show(standing, as_json)
-    if dry_run:
-        note(f"{standing.left:,} devices would be locked out. Nothing was changed.")
-        _name_left(standing)
-    else:
+    installation = to_act_on(context)
+    standing = with_registry(
+        installation,
+        lambda r: CaRollovers(r, installation.clock).finish(abandon, dry_run=dry_run),
+    )
+    _show(installation, standing, as_json, dry_run=dry_run)
+    if not dry_run:
         warn_unserved(installation)
+        return
+    if standing.rollover is not None and standing.rollover.phase in (Phase.LEAVING, Phase.DONE):
+        note("It was finished before. Nothing was changed, and nothing would be.")
+        return
+    note(f"{counted(standing.left, 'device')} would be locked out. Nothing was changed.")
+    _name_left(standing)
 
 
 @commands.command("cancel")
@@ -138,33 +142,47 @@ def cancel(
     context: typer.Context, dry_run: DryRunOption = False, as_json: JsonOption = False
 ) -> None:
     """Go back to the authority that was there before; who has moved moves back."""
-    installation = common(context).installation()
-
-    async def act(registry: Registry) -> Standing:
-        rollovers = CaRollovers(registry, installation.clock)
-        return await (rollovers.standing() if dry_run else rollovers.cancel())
-
-    standing = with_registry(installation, act)
-    _show(standing, as_json)
-    if dry_run:
-        note(f"{standing.moved:,} devices would move back. Nothing was changed.")
-    else:
+    installation = to_act_on(context)
+    standing = with_registry(
+        installation, lambda r: CaRollovers(r, installation.clock).cancel(dry_run=dry_run)
+    )
+    _show(installation, standing, as_json, dry_run=dry_run)
+    if not dry_run:
         warn_unserved(installation)
+        return
+    if standing.rollover is not None and standing.rollover.is_return:
+        note("It was cancelled before. Nothing was changed, and nothing would be.")
+        return
+    note(f"{counted(standing.moved, 'device')} would move back. Nothing was changed.")
 
 
 async def _watch(rollovers: CaRollovers) -> Standing:
-    """Moves a bar until nobody is left, or there is nothing to wait for."""
+    """Shows how far it is until nobody is left, or there is nothing to wait for: a bar on a
+    terminal, elsewhere a line on stderr at a new phase, and every few seconds while they move."""
     standing = await rollovers.standing()
-    with progress("devices moved", standing.moved + standing.left or None) as bar:
-        shown = 0
+    with progress("devices moved", _total(standing)) as bar:
+        said, said_at = "", -math.inf
         while True:
-            bar.update(bar.task_ids[0], total=standing.moved + standing.left or None)
-            advance(bar, standing.moved - shown)
-            shown = standing.moved
+            bar.update(bar.task_ids[0], total=_total(standing), completed=standing.moved)
+            line, now = _progress(standing), time.monotonic()
+            has_turned = line.split(":")[0] != said.split(":")[0] or _is_at_rest(standing)
+            if bar.disable and line != said and (has_turned or now - said_at >= _LINE_S):
+                note(line)
+                said, said_at = line, now
             if _is_at_rest(standing):
                 return standing
             await asyncio.sleep(_PAUSE_S)
             standing = await rollovers.standing()
+
+
+def _total(standing: Standing) -> int | None:
+    return standing.moved + standing.left or None
+
+
+def _progress(standing: Standing) -> str:
+    """Such as `moving: 3 of 7 devices have moved`."""
+    phase = "no rollover" if standing.rollover is None else standing.rollover.phase.value
+    return f"{phase}: {standing.moved:,} of {_total(standing) or 0:,} devices have moved"
 
 
 def _is_at_rest(standing: Standing) -> bool:
@@ -174,9 +192,11 @@ def _is_at_rest(standing: Standing) -> bool:
     return rollover.phase is Phase.MOVING and standing.left == 0
 
 
-def _show(standing: Standing, as_json: bool) -> None:
+def _show(
+    installation: Installation, standing: Standing, as_json: bool, *, dry_run: bool = False
+) -> None:
     if as_json:
-        emit(rollover_json(standing))
+        emit(rollover_json(standing) | {"dry_run": dry_run})
         return
     rollover = standing.rollover
     if rollover is None:
@@ -193,7 +213,8 @@ def _show(standing: Standing, as_json: bool) -> None:
         "started": shown_time(rollover.started_at),
     }
     table(("field", "value"), list(fields.items()), title="CA rollover")
-    note(_next(rollover, standing))
+    if not dry_run:
+        note(_next(installation, rollover, standing))
 
 
 def _campaign(standing: Standing) -> str:
@@ -208,7 +229,7 @@ def _name_left(standing: Standing) -> None:
         note(f"They are: {names}{more}")
 
 
-def _next(rollover: Rollover, standing: Standing) -> str:
+def _next(installation: Installation, rollover: Rollover, standing: Standing) -> str:
     match rollover.phase:
         case Phase.INTRODUCING | Phase.SWITCHING:
             return (
@@ -218,9 +239,13 @@ def _next(rollover: Rollover, standing: Standing) -> str:
         case Phase.LEAVING:
             return "The service has the fleet's broker forget the old one, which ends it."
         case Phase.DONE:
-            return f"It is over. ca/operational of authority {rollover.old} may be destroyed."
+            old = installation.home.operational_of(rollover.old).key
+            return f"It is over. The old authority's key may be destroyed: {old}"
     if standing.left == 0:
         return "Nobody is left. Next: 'muster ca rollover finish'."
     if standing.campaign is not None and standing.campaign.state is CampaignState.PAUSED:
         return "Devices aren't told to move. Next: 'muster ca rollover resume'."
-    return "Devices move as they come online. Next: 'muster ca rollover status --watch'."
+    return (
+        "Devices move as they come online. Next: 'muster ca rollover status --watch'; with --left "
+        "it names those that are left."
+    )
