@@ -13,7 +13,7 @@ from typing import Final
 from broker.adapters.clock import SystemClock
 from broker.core.lifecycle import DeviceInput
 from broker.ports import DeviceFilter, Registry, WriteTransaction
-from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint
+from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint, SerialNumber
 from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services import device_acts
@@ -28,6 +28,7 @@ from tests.support.certificates import Client
 from tests.support.knocking import Answer, knock
 from tests.support.peers import Peer, peer
 from tests.support.stack import Plan, Stack, running_stack
+from tests.support.waiting import eventually
 
 _DEVICES: Final = 200
 _SINGLY: Final = 100
@@ -37,6 +38,7 @@ _A_COMMIT: Final = 5_000
 _JOINING: Final = 16
 _TO_HOLD_MS: Final = 1000.0
 _GIVE_UP_S: Final = 20.0
+_KNOCK_AGAIN_S: Final = 0.02
 _LIMITS: Final[dict[str, str | float]] = {"claims_per_second": 1e6, "claims_burst": 1_000_000}
 
 Connected = tuple[Client, Peer]
@@ -68,7 +70,7 @@ async def _measure(stack: Stack, place: Path, kind: BrokerKind) -> list[Row]:
         for each in peers[:_SINGLY]:
             singly += await _revoke(stack, registry, [each])
         at_once = await _revoke(stack, registry, peers[_SINGLY:-_WITH_LARGE_CRL])
-        await _fill_crl(registry)
+        await _fill_crl(stack, registry)
         large = []
         for each in peers[-_WITH_LARGE_CRL:]:
             large += await _revoke(stack, registry, [each])
@@ -81,16 +83,19 @@ async def _measure(stack: Stack, place: Path, kind: BrokerKind) -> list[Row]:
     ]
 
 
-async def _fill_crl(registry: Registry) -> None:
-    """As many certificates of one device as make a large CRL: renewed and revoked, not expired."""
+async def _fill_crl(stack: Stack, registry: Registry) -> None:
+    """As many revoked certificates as make a large CRL, of one device more; until it's signed."""
 
     def add(tx: WriteTransaction) -> None:
         (device,) = tx.devices(DeviceFilter(limit=1))
         revoked = tx.certificates_of([device.id])[0]
+        other = replace(device, id=DeviceId("many"), serial=SerialNumber("many"))
+        tx.save_device(other)
         for _ in range(_A_COMMIT):
             tx.save_certificate(
                 replace(
                     revoked,
+                    device_id=other.id,
                     serial=CertificateSerial(f"{secrets.randbits(158):x}"),
                     key_sha256=Fingerprint(secrets.token_hex(32)),
                     certificate_sha256=Fingerprint(secrets.token_hex(32)),
@@ -100,6 +105,7 @@ async def _fill_crl(registry: Registry) -> None:
     for _ in range(_LARGE_CRL // _A_COMMIT):
         await registry.write(add)
     await registry.write(lambda tx: tx.raise_counter(FLEET_CRL_WANTED))
+    await eventually(lambda: len(stack.revoked_serials()) >= _LARGE_CRL)
 
 
 async def _join(stack: Stack, place: Path) -> list[Client]:
@@ -128,11 +134,11 @@ async def _revoke(stack: Stack, registry: Registry, peers: Sequence[Connected]) 
 async def _out(stack: Stack, connected: Connected, began: float) -> float:
     client, connection = connected
     await connection.ended(within=_GIVE_UP_S)
-    ended_s = time.perf_counter() - began
-    # The CRL comes first, so that the first knock after the end is refused already.
-    answer = await knock(stack.ports[Zone.FLEET], client)
-    assert answer is Answer.REFUSED, f"{client.name} was admitted after its revocation"
-    return ended_s
+    # It may end before the CRL is in force.
+    async with asyncio.timeout(_GIVE_UP_S):
+        while await knock(stack.ports[Zone.FLEET], client) is not Answer.REFUSED:
+            await asyncio.sleep(_KNOCK_AGAIN_S)
+    return time.perf_counter() - began
 
 
 def _row(what: str, seconds: Sequence[float]) -> Row:
