@@ -181,7 +181,7 @@ def _starting(installation: Installation, root: RootKey) -> ServerRollover:
     if known is not None and known.rollover.phase is ServerPhase.INTRODUCED:
         return known.rollover
     rollover = _allowed(lambda: begin_servers(_rollover(known), installation.clock.now()))
-    load_signer(root.pair(installation.home), root.passphrase)
+    root.signer(installation.home)
     return rollover
 
 
