@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.mqtt.subscribe import SubscribePacket
+from amqtt.mqtt.unsubscribe import UnsubscribePacket
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.adapters.brokers.embedded.errors import Ended, Ending
 from broker.adapters.brokers.embedded.framing import FrameSplitter
-from broker.adapters.brokers.embedded.packets import decode
+from broker.adapters.brokers.embedded.packets import decode, filters_in
 
 FRAMES = st.builds(
     lambda topic, payload, retain: PublishPacket.build(
@@ -112,3 +113,35 @@ def test_what_amqtt_writes_is_read(frame: bytes) -> None:
 def test_subscriptions_of_any_text_survive(topics: list[tuple[str, int]]) -> None:
     packet: Any = decode(SubscribePacket.build(topics, 7).to_bytes())
     assert packet.payload.topics == topics
+
+
+@pytest.mark.parametrize("count", [1, 5, 32])
+@pytest.mark.parametrize("filter_", ["a", "muster/v1/fleet/" + "x" * 100])
+def test_filters_are_counted_before_they_are_read(filter_: str, count: int) -> None:
+    wanted = [f"{filter_}{number}" for number in range(count)]
+    subscribe = SubscribePacket.build([(each, 1) for each in wanted], 7).to_bytes()
+    assert filters_in(subscribe, 32) == count
+    assert filters_in(UnsubscribePacket.build(wanted, 7).to_bytes(), 32) == count
+
+
+def test_a_packet_without_filters_has_none() -> None:
+    assert filters_in(PublishPacket.build("a", b"x", 7, False, 1, False).to_bytes(), 32) == 0
+    assert filters_in(b"\x82\x02\x00\x07", 32) == 0
+
+
+def test_too_many_filters_are_too_much() -> None:
+    frame = SubscribePacket.build([("a", 1)] * 33, 7).to_bytes()
+    with pytest.raises(Ended) as ended:
+        filters_in(frame, 32)
+    assert ended.value.ending is Ending.TOO_LARGE
+
+
+@given(st.sampled_from([0x82, 0xA2]), st.binary(max_size=120))
+def test_whatever_the_codec_reads_as_filters_was_counted(kind: int, body: bytes) -> None:
+    frame = bytes([kind, len(body)]) + body
+    counted = filters_in(frame, 1000)
+    try:
+        packet: Any = decode(frame)
+    except Ended:
+        return
+    assert counted == len(packet.payload.topics if packet.payload else [])

@@ -164,9 +164,22 @@ def test_an_unsubscribe_from_nothing_is_acknowledged() -> None:
 
 
 def test_acknowledgements_pass_both_ways() -> None:
+    gate = _gate()
+    _subscribed(gate, ACCEPTED)
+    gate.from_core(_publish(ACCEPTED, packet_id=3))
     frame = PubackPacket.build(3).to_bytes()
-    assert _gate().from_client(frame) == Passage(to_core=frame)
-    assert _gate().from_core(frame) == Passage(to_client=frame)
+    assert gate.from_client(frame) == Passage(to_core=frame)
+    assert gate.from_core(frame) == Passage(to_client=frame)
+
+
+def test_what_was_not_delivered_or_was_acknowledged_before_is_not_the_core_s_to_hear() -> None:
+    gate = _gate()
+    _subscribed(gate, ACCEPTED)
+    gate.from_core(_publish(ACCEPTED, packet_id=3))
+    gate.from_core(_publish(ACCEPTED, qos=0))
+    assert gate.from_client(packets.puback(4)) == Passage()
+    assert gate.from_client(packets.puback(3)) != Passage()
+    assert gate.from_client(packets.puback(3)) == Passage()
 
 
 @given(st.binary(min_size=2, max_size=80))

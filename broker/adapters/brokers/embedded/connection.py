@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Final
+from weakref import WeakValueDictionary
 
 from broker.adapters.brokers.embedded.connect import Admission, vet_connect
 from broker.adapters.brokers.embedded.core import Core
 from broker.adapters.brokers.embedded.errors import Ended, Ending
 from broker.adapters.brokers.embedded.limits import BrokerLimits
+from broker.adapters.brokers.embedded.pace import Pace, Throttle
 from broker.adapters.brokers.embedded.peer import Peer, identify
 from broker.adapters.brokers.embedded.policy import Identity
 from broker.adapters.brokers.embedded.relay import Relay
@@ -38,6 +40,17 @@ class Site:
     roster: Roster = field(default_factory=Roster)
     services: set[Relay] = field(default_factory=set)
     session_numbers: "count[int]" = field(default_factory=count)
+    paces: WeakValueDictionary[str, Pace] = field(default_factory=WeakValueDictionary)
+    """Of a certificate's name, for as long as it has a connection."""
+
+    def pace_of(self, name: str) -> Pace:
+        """What all connections of this name share."""
+        pace = self.paces.get(name)
+        if pace is None:
+            limits = self.limits
+            pace = Pace(limits.packets_per_name_second, limits.packets_per_name_burst)
+            self.paces[name] = pace
+        return pace
 
     def services_lag(self) -> bool:
         """Whether a service has so much unread that devices should wait."""
@@ -107,6 +120,7 @@ class Connection:
             self._site.limits,
             session_id,
             must_wait=self._must_wait,
+            throttle=None if admission.identity.is_service else self._throttle(admission.identity),
         )
         if admission.identity.is_service:
             self._site.services.add(self._relay)
@@ -128,6 +142,11 @@ class Connection:
         site.roster.has_connected(self)
         self._stream.limit_packets(largest)
         return vet_connect(frame, site.zone, peer.name, peer.is_service)
+
+    def _throttle(self, identity: Identity) -> Throttle:
+        limits = self._site.limits
+        own = Pace(limits.packets_per_second, limits.packets_burst)
+        return Throttle(own, self._site.pace_of(identity.name), limits.max_slowed)
 
     def _must_wait(self) -> bool:
         """Whether to read a device no further: while it doesn't read itself, or a service lags.

@@ -53,6 +53,7 @@ class Ending(StrEnum):
     PROTOCOL = "protocol_violated"
     SILENT = "keepalive_missed"
     STALLED = "not_reading"
+    FLOODING = "packets_without_end"
     INTERNAL = "internal_error"
 
 

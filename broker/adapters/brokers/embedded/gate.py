@@ -50,6 +50,7 @@ class Gate:
         self._on_denied = on_denied
         self._filters: set[str] = set()
         self._codes: list[int | None] | None = None
+        self._unacknowledged: set[int] = set()
 
     @property
     def settling(self) -> bool:
@@ -62,6 +63,8 @@ class Gate:
         Raises:
             Ended: MALFORMED or PROTOCOL, when the client broke the protocol.
         """
+        if frame == packets.PING_REQUEST:
+            return Passage(to_client=packets.PING_RESPONSE)
         kind, flags = frame[0] >> 4, frame[0] & 0x0F
         if kind == _PUBLISH:
             return self._publish(packets.decode(frame))
@@ -76,9 +79,7 @@ class Gate:
             case UnsubscribePacket():
                 return self._unsubscribe(packet)
             case PubackPacket():
-                return Passage(to_core=frame)
-        if kind == _PINGREQ:
-            return Passage(to_client=packets.PING_RESPONSE)
+                return self._acknowledge(packet, frame)
         return Passage(leaving=True)
 
     def from_core(self, frame: bytes) -> Passage:
@@ -157,9 +158,19 @@ class Gate:
         self._codes = []
         return Passage(to_core=UnsubscribePacket.build(held, packet_id).to_bytes())
 
+    def _acknowledge(self, packet: PubackPacket, frame: bytes) -> Passage:
+        """Only what was delivered can be acknowledged, once; the rest isn't the core's to read."""
+        packet_id = _packet_id(packet)
+        if packet_id not in self._unacknowledged:
+            return Passage()
+        self._unacknowledged.discard(packet_id)
+        return Passage(to_core=frame)
+
     def _deliver(self, packet: Any, frame: bytes) -> Passage:
         topic = packet.topic_name
         if self._rights.may_read(topic) and any(matches(own, topic) for own in self._filters):
+            if packet.qos:
+                self._unacknowledged.add(packet.packet_id)
             return Passage(to_client=frame)
         # The core waits for an acknowledgement that the client can't give.
         return Passage(to_core=packets.puback(packet.packet_id) if packet.qos else b"")

@@ -27,6 +27,18 @@ class BrokerLimits:
     max_packet_service: int = MIB
     max_filters: int = 32
     """Subscriptions of one client."""
+    max_filters_in_packet: int = 32
+    """Filters of one SUBSCRIBE or UNSUBSCRIBE, each of which takes its time to be judged."""
+    packets_per_second: float = 100.0
+    """Of one connection, sustained; who sends more is slowed. A filter counts as a packet. A device
+    that fetches an image in blocks sends two for each, eight times a second."""
+    packets_burst: int = 400
+    packets_per_name_second: float = 1000.0
+    """Of all connections of one certificate: a batch's claims are five packets each."""
+    packets_per_name_burst: int = 4000
+    max_slowed: int = 3000
+    """Packets in a row that came faster than `packets_per_second`, half a minute of them, before a
+    client is taken for a flooder and disconnected."""
     max_outgoing: int = MIB
     """Bytes waiting for one device that reads too slowly; with more it is disconnected."""
     max_outgoing_service: int = 32 * MIB

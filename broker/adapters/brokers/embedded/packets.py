@@ -10,6 +10,7 @@ from amqtt.mqtt.connack import ConnackPacket
 from amqtt.mqtt.connect import ConnectPacket, ConnectVariableHeader
 from amqtt.mqtt.disconnect import DisconnectPacket
 from amqtt.mqtt.packet import MQTTFixedHeader, MQTTPacket
+from amqtt.mqtt.pingreq import PingReqPacket
 from amqtt.mqtt.pingresp import PingRespPacket
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.mqtt.suback import SubackPacket
@@ -27,7 +28,12 @@ SERVER_UNAVAILABLE = 0x03
 NOT_AUTHORIZED = 0x05
 
 DISCONNECT: bytes = DisconnectPacket().to_bytes()
+PING_REQUEST: bytes = PingReqPacket().to_bytes()
 PING_RESPONSE: bytes = PingRespPacket().to_bytes()
+
+_SUBSCRIBE, _UNSUBSCRIBE = 8, 10
+_OPTIONS_BYTES = {_SUBSCRIBE: 1, _UNSUBSCRIBE: 0}
+"""What follows each filter (MQTT 3.1.1, sections 3.8.3 and 3.10.3)."""
 
 
 def decode(frame: bytes) -> Packet:
@@ -75,6 +81,30 @@ def require_faithful(packet: Packet, frame: bytes) -> None:
         raise Ended(Ending.MALFORMED, type(error).__name__) from error
     if again != frame:
         raise Ended(Ending.MALFORMED, "not encoded the one right way")
+
+
+def filters_in(frame: bytes, at_most: int) -> int:
+    """How many filters a SUBSCRIBE or UNSUBSCRIBE holds, 0 for another packet; counted before the
+    codec reads them, since that takes it a second for some ten thousand.
+
+    Raises:
+        Ended: TOO_LARGE, when there are more than `at_most`.
+    """
+    options = _OPTIONS_BYTES.get(frame[0] >> 4)
+    if options is None:
+        return 0
+    count, position = 0, _header_size(frame) + 2
+    while position < len(frame):
+        count += 1
+        if count > at_most:
+            raise Ended(Ending.TOO_LARGE, f"more than {at_most} filters in a packet")
+        position += 2 + int.from_bytes(frame[position : position + 2]) + options
+    return count
+
+
+def _header_size(frame: bytes) -> int:
+    """Of a whole frame: the first byte, and the length up to its first byte below 128."""
+    return 2 + next(index for index, byte in enumerate(frame[1:5]) if byte < 0x80)
 
 
 def connack(code: int) -> bytes:

@@ -11,6 +11,7 @@ from broker.adapters.brokers.embedded.core import Core
 from broker.adapters.brokers.embedded.errors import Ended, Ending
 from broker.adapters.brokers.embedded.gate import Gate, Passage
 from broker.adapters.brokers.embedded.limits import BrokerLimits
+from broker.adapters.brokers.embedded.pace import Throttle
 from broker.adapters.brokers.embedded.pipe import CoreReader, CoreWriter, Outbox
 from broker.adapters.brokers.embedded.stream import ClientStream
 
@@ -32,7 +33,7 @@ _AT_ONCE: Final = {Ending.LOCKED_OUT, Ending.BROKER_STOPPED, Ending.TAKEN_OVER, 
 
 class Relay:
     """Runs one admitted connection. `must_wait` says whether the client should be read no further
-    for now."""
+    for now; without a `throttle` it sends as fast as it likes."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Relay:
         limits: BrokerLimits,
         session_id: str,
         must_wait: Callable[[], bool],
+        throttle: Throttle | None,
     ) -> None:
         is_service = admission.identity.is_service
         self._stream = stream
@@ -50,6 +52,7 @@ class Relay:
         self._limits = limits
         self._session_id = session_id
         self._must_wait = must_wait
+        self._throttle = throttle
         self._gate = Gate(admission.rights, limits.max_filters, self._denied)
         self._reader = CoreReader()
         self._moved = asyncio.Event()
@@ -105,6 +108,9 @@ class Relay:
                     frame = await self._stream.next_frame()
             except TimeoutError:
                 raise Ended(Ending.SILENT, f"no packet for {silence_s:g} s") from None
+            filters = packets.filters_in(frame, self._limits.max_filters_in_packet)
+            if self._throttle is not None:
+                await self._throttle.turn(max(1, filters))
             self._pass(self._gate.from_client(frame))
             while self._is_full():
                 await self._wait_for_core()
