@@ -1,10 +1,8 @@
 """How often a certificate and a client may ask; checked before anything of a request is read."""
 
-from math import ceil
-
+from broker.core.putting_off import OncePerWait, PutOff
 from broker.core.rate_limit import TokenBuckets
 from broker.ports import Clock
-from broker.protocol.codes import Code, Refused
 from broker.protocol.names import ClaimName
 from broker.protocol.topics import ClaimOrigin, Origin
 
@@ -19,12 +17,13 @@ class Admission:
         self._per_certificate = per_certificate
         self._per_client = per_client
         self._limited: set[ClaimName] = set()
+        self._told = OncePerWait()
 
     def admit(self, origin: Origin) -> None:
         """Counts one request.
 
         Raises:
-            Refused: RATE_LIMITED, with the time to wait.
+            PutOff: with the time to wait; the client is told once in that time.
         """
         now = self._clock.monotonic()
         if isinstance(origin, ClaimOrigin):
@@ -39,7 +38,7 @@ class Admission:
         if not wait and (wait := self._per_certificate.take(certificate, now)):
             self._note(origin)
         if wait:
-            raise Refused(Code.RATE_LIMITED, retry_after_s=ceil(wait))
+            raise PutOff(wait, is_told=self._told.is_due(client, wait, now))
 
     def take_limited(self) -> set[ClaimName]:
         """The claim certificates that asked too often, all their clients together, since the last

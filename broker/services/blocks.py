@@ -7,10 +7,10 @@ answer that gets lost is asked for again.
 import asyncio
 import os
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Final
 
+from broker.core.putting_off import PutOff
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Retained
 from broker.ports import Clock, Registry
@@ -31,6 +31,10 @@ _READING_AT_ONCE: Final = 4
 _WAITING: Final = 64
 """Requests in hand before others are refused; each may hold one block in memory."""
 _RETRY_WHEN_BUSY_S: Final = 2
+_TOLD_PER_SECOND: Final = 4.0
+_TOLD_AT_ONCE: Final = 16
+"""How often a device is told that it asks too often: it has several requests on their way, and
+waits for an answer to each."""
 _MAX_RETAINED: Final = 2 * limits.MAX_ASSIGNMENT + 16_384
 """A signed assignment as it's retained: the text with its quotes escaped, and the signatures."""
 
@@ -58,6 +62,7 @@ class BlockService:
         self._repository = repository
         self._clock = clock
         self._per_device = per_device
+        self._told = TokenBuckets(_TOLD_PER_SECOND, _TOLD_AT_ONCE)
         self._reading = asyncio.Semaphore(_READING_AT_ONCE)
         self._in_hand = 0
 
@@ -65,11 +70,12 @@ class BlockService:
         """Counts one request, before anything of it is read.
 
         Raises:
-            Refused: RATE_LIMITED, with the time to wait.
+            PutOff: with the time to wait.
         """
-        wait = self._per_device.take(origin.device_id, self._clock.monotonic())
+        now = self._clock.monotonic()
+        wait = self._per_device.take(origin.device_id, now)
         if wait:
-            raise Refused(Code.RATE_LIMITED, retry_after_s=ceil(wait))
+            raise PutOff(wait, is_told=not self._told.take(origin.device_id, now))
 
     async def block(self, origin: DeviceOrigin, request: BlockRequest) -> PassingReply:
         """The bytes that were asked for, fewer at the image's end only.

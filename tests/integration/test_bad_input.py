@@ -205,20 +205,29 @@ async def test_a_flood_is_slowed_and_a_neighbour_is_not(stack: Stack, tmp_path: 
         good = tasks.create_task(stack.claim_device("flooded", tmp_path / "good"))
         for _ in range(150):
             await asking.send(b"{}")
-        answers = [await asking.answer() for _ in range(150)]
+        answers = [await asking.answer()]
+        while not _is_slowed(answers[-1]):
+            answers.append(await asking.answer())
     assert good.result().device_id == "lamp-flooded"
-    slowed = [a for a in answers if isinstance(a, Rejected) and a.code == Code.RATE_LIMITED]
-    assert len(slowed) >= 130
-    assert all(a.retry_after_s is not None and a.retry_after_s >= 1 for a in slowed)
+    assert 10 <= len(answers) <= 20, "most are done with unanswered"
+    assert isinstance(answers[-1], Rejected)
+    assert answers[-1].retry_after_s
     events = [
         e for e in await stack.events_of(EventKind.CLAIM_REFUSED) if e.code == Code.RATE_LIMITED
     ]
     assert len(events) == 1
     assert logged(stack, "flooder").count(Code.RATE_LIMITED) == 1
-    difference = await counted(stack) - before
-    assert sum(n for (_, _, code), n in difference.items() if code == Code.RATE_LIMITED) == len(
-        slowed
-    )
+
+    async def are_counted() -> bool:
+        difference = await counted(stack) - before
+        of = Counter({code: n for (_, _, code), n in difference.items() if code != "accepted"})
+        return of[Code.RATE_LIMITED] >= 130 and of.total() == 150
+
+    await eventually(are_counted)
+
+
+def _is_slowed(answer: EnrollAccepted | Rejected) -> bool:
+    return isinstance(answer, Rejected) and answer.code == Code.RATE_LIMITED
 
 
 @pytest.mark.parametrize("brokers", BrokerKind)
@@ -241,11 +250,11 @@ async def test_a_flood_by_a_whole_batch_stays_its_own_affair(
             for client in clients:
                 for _ in range(10):
                     await client.send(b"{}")
-            answers = [await client.answer() for client in clients for _ in range(10)]
+            first = [await client.answer() for client in clients[:4] for _ in range(10)]
+            last = [await client.answer() for client in clients[-4:]]
         assert good.result().device_id == "lamp-beside-the-batch"
-        codes = Counter(answer.code for answer in answers if isinstance(answer, Rejected))
-        assert codes[Code.FIELD_INVALID] >= 50
-        assert codes[Code.RATE_LIMITED] == 100 - codes[Code.FIELD_INVALID] > 0
+        assert not any(_is_slowed(answer) for answer in first)
+        assert all(_is_slowed(answer) for answer in last), "each is told, and once"
         slowed = [
             e
             for e in await stack.events_of(EventKind.CLAIM_REFUSED)

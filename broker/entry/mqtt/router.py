@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from broker.core.putting_off import PutOff
 from broker.core.records import Reply
+from broker.core.repeats import Repeats
 from broker.ports import Publisher, PublishError, RegistryError, Telemetry
 from broker.protocol import codec
 from broker.protocol.codes import Code, Refused
@@ -43,6 +45,9 @@ _log = structlog.get_logger(__name__)
 _HANDLING_TIMEOUT_S = 30.0
 _RETRY_WHEN_BUSY_S = 5
 _RETRY_AFTER_FAILURE_S = 30
+_PUTTING_OFF = 32
+"""Answers to those that ask too often on their way at once: they take few of the places in hand."""
+_WINDOW_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Router:
         self._services = services
         self._publisher = publisher
         self._telemetry = telemetry
+        self._putting_off = 0
+        self._unpublished: Repeats[tuple[str, Zone]] = Repeats(_WINDOW_S)
 
     async def handle(self, zone: Zone, topic: str, payload: bytes) -> None:
         """Decides and answers one request. Raises nothing but cancellation."""
@@ -85,7 +92,9 @@ class Router:
                 reply = await self._answer(zone, topic, payload, attempt)
                 await self._send(reply)
         except PublishError:
-            _log.warning("reply_not_published", zone=zone, topic=topic)
+            self._say_unpublished("reply_not_published", zone, topic)
+        except PutOff as put_off:
+            await self._put_off(zone, topic, payload, attempt, put_off)
         except Exception as error:
             await self._refuse(zone, topic, payload, attempt, _as_refusal(error))
         else:
@@ -158,13 +167,38 @@ class Router:
     ) -> None:
         self._telemetry.count(zone, attempt.operation, refused.code)
         await self._record(zone, topic, attempt, refused)
-        if refused.code is Code.ORIGIN_INVALID:
-            return  # there is no topic on which it would be safe to answer
+        if refused.code is not Code.ORIGIN_INVALID:  # else there is no safe topic for an answer
+            await self._reject(zone, topic, payload, refused)
+
+    async def _put_off(
+        self, zone: Zone, topic: str, payload: bytes, attempt: _Attempt, put_off: PutOff
+    ) -> None:
+        """Whoever was told a moment ago gets no answer: what it sends is done with at once, and
+        keeps nothing from its neighbours."""
+        self._telemetry.count(zone, attempt.operation, put_off.code)
+        await self._record(zone, topic, attempt, put_off)
+        if not put_off.is_told or self._putting_off >= _PUTTING_OFF:
+            return
+        self._putting_off += 1
+        try:
+            await self._reject(zone, topic, payload, put_off)
+        finally:
+            self._putting_off -= 1
+
+    async def _reject(self, zone: Zone, topic: str, payload: bytes, refused: Refused) -> None:
         answer = codec.encode(codec.rejection(refused, codec.request_id_of(payload)))
         try:
             await self._publisher.publish(zone, answer_topic(topic, Outcome.REJECTED), answer)
         except PublishError:
-            _log.warning("rejection_not_published", zone=zone, topic=topic)
+            self._say_unpublished("rejection_not_published", zone, topic)
+
+    def _say_unpublished(self, event: str, zone: Zone, topic: str) -> None:
+        """The first of a minute has a line; the others are counted in one when the next comes."""
+        now = asyncio.get_running_loop().time()
+        for (what, where), count in self._unpublished.closed(now):
+            _log.warning(what, zone=where, repeated=count)
+        if self._unpublished.is_first((event, zone), now):
+            _log.warning(event, zone=zone, topic=topic[:256])
 
     async def _record(self, zone: Zone, topic: str, attempt: _Attempt, refused: Refused) -> None:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.core.rate_limit import TokenBuckets
 from broker.entry.mqtt import router as module
@@ -26,6 +27,7 @@ from tests.support.desk import Desk, open_desk
 from tests.support.images import PublishedImages, assignment
 from tests.support.operating import NOW
 from tests.support.records import a_claim_certificate, a_group
+from tests.support.waiting import eventually
 
 TOPIC = "muster/v1/claim/batch-7/client-1/enroll"
 SECRET = "postgresql://user:password@host"
@@ -184,6 +186,66 @@ async def test_what_is_too_much_is_refused_before_it_is_read(wired: Wired) -> No
     await limited.send(b"\xff")
     assert limited.outcomes == ["payload_malformed", "rate_limited"]
     assert limited.published[1][1]["retry_after_s"] == 10
+
+
+async def test_who_was_told_that_it_is_too_much_is_not_told_again_at_once(wired: Wired) -> None:
+    limited = Wired(wired.desk, wired.images, client_burst=1)
+    for _ in range(100):
+        await limited.send(b"\xff")
+    assert [answer["code"] for _, answer in limited.published] == [
+        "payload_malformed",
+        "rate_limited",
+    ]
+    assert limited.outcomes == ["payload_malformed"] + ["rate_limited"] * 99
+    codes = [event.code for event in await wired.desk.events()]
+    assert codes == ["payload_malformed", "rate_limited"]
+
+
+async def test_those_that_are_put_off_take_few_of_the_places(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the broker is slow to take answers, hundreds of clients ask too often."""
+    limited = Wired(wired.desk, wired.images, client_burst=1)
+    waiting = 0
+
+    async def wait_for_the_broker(*_: object, **__: object) -> None:
+        nonlocal waiting
+        waiting += 1
+        await asyncio.Event().wait()
+
+    topics = [f"muster/v1/claim/batch-7/client-{number}/enroll" for number in range(100)]
+    for topic in topics:
+        await limited.send(b"\xff", topic)
+    monkeypatch.setattr(limited, "publish", wait_for_the_broker)
+    async with asyncio.TaskGroup() as tasks:
+        sending = [tasks.create_task(limited.send(b"\xff", topic)) for topic in topics]
+        await eventually(lambda: limited.outcomes.count("rate_limited") == 100)
+        await eventually(lambda: sum(each.done() for each in sending) == 100 - waiting)
+        assert waiting == 32
+        for each in sending:
+            each.cancel()
+
+
+async def test_answers_that_the_broker_doesn_t_take_leave_one_line(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WINDOW_S", 0.05)
+    limited = Wired(wired.desk, wired.images)
+    limited.is_away = True
+    with capture_logs() as lines:
+        for _ in range(50):
+            await limited.send(b"")
+
+        async def is_counted() -> bool:
+            await limited.send(b"")
+            return any("repeated" in line for line in lines)
+
+        await eventually(is_counted)
+    told = [line for line in lines if line["event"] == "rejection_not_published"]
+    windows = [line for line in told if "topic" in line]
+    assert len(told) == 2 * len(windows) - 1, "one line for the first, one for how many more"
+    repeated = sum(line.get("repeated", 0) for line in told)
+    assert repeated >= 1
 
 
 async def test_a_flood_of_refusals_leaves_few_events(wired: Wired) -> None:

@@ -1,7 +1,10 @@
 """How often a certificate and a client are let in, and what they are told otherwise."""
 
+from datetime import timedelta
+
 import pytest
 
+from broker.core.putting_off import PutOff
 from broker.core.rate_limit import TokenBuckets
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import ClaimName, ClientId, DeviceId
@@ -46,6 +49,25 @@ def test_whoever_is_refused_is_told_whole_seconds_to_wait(clock: SetClock) -> No
     with pytest.raises(Refused) as refused:
         admission.admit(claimant("a"))
     assert refused.value.retry_after_s == 10
+
+
+def told(admission: Admission, origin: Origin, times: int) -> int:
+    """To how many of so many requests it's answered that they are too many."""
+    count = 0
+    for _ in range(times):
+        try:
+            admission.admit(origin)
+        except PutOff as put_off:
+            count += put_off.is_told
+    return count
+
+
+def test_whoever_asks_too_often_is_told_once_a_wait(clock: SetClock) -> None:
+    admission = door(clock)
+    assert told(admission, claimant("a"), 100) == 1
+    assert told(admission, claimant("b"), 100) == 1
+    clock.at += timedelta(seconds=9.5)
+    assert told(admission, claimant("a"), 100) == 1
 
 
 def test_a_client_that_hammers_leaves_its_batch_alone(clock: SetClock) -> None:

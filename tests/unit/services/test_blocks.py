@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.core.putting_off import PutOff
 from broker.core.rate_limit import TokenBuckets
 from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
@@ -114,6 +115,18 @@ async def test_a_device_that_asks_too_often_is_told_to_wait(counter: Counter) ->
         counter.service.admit(ASKER)
     assert (refused.value.code, refused.value.retry_after_s) == (Code.RATE_LIMITED, 1)
     counter.service.admit(DeviceOrigin(DeviceId("lamp-A2")))
+
+
+async def test_several_that_were_asked_for_at_once_are_each_told_and_a_flood_is_not(
+    counter: Counter,
+) -> None:
+    told = 0
+    for _ in range(500):
+        try:
+            counter.service.admit(ASKER)
+        except PutOff as put_off:
+            told += put_off.is_told
+    assert told == 16
 
 
 async def test_too_many_at_once_are_told_to_come_again(
