@@ -16,7 +16,7 @@ from broker.protocol.messages import (
     TrustBundle,
 )
 from broker.protocol.names import ClaimName, ClientId, SerialNumber
-from broker.protocol.statements import recovery_statement
+from broker.protocol.statements import recovery_statement, renewal_statement
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Operation, claim_topic, device_topic
 from broker.protocol.zones import Zone
 from device_client import exchange, keys, signatures, tls
@@ -25,7 +25,7 @@ from device_client.disk import on_disk
 from device_client.enrollment import Enrollment
 from device_client.errors import RequestRejected, ServerNotTrusted
 from device_client.exchange import Question
-from device_client.identity import Identity, leaf_pem, read_key
+from device_client.identity import Identity, leaf_pem, signing_key
 from device_client.keys import PrivateKey
 from device_client.keystore import PendingKey
 from device_client.settings import Timing
@@ -82,7 +82,7 @@ class Conversations:
         csr = keys.signing_request(key.key)
         request_id = exchange.new_request_id()
         statement = recovery_statement(request_id, keys.request_sha256(csr))
-        old_key = keys.from_pem(await on_disk(read_key, expired.directory))
+        old_key = await on_disk(signing_key, expired)
         request = RecoverRequest(
             request_id=request_id,
             csr=csr,
@@ -103,11 +103,7 @@ class Conversations:
         Raises:
             DeviceError: there is none.
         """
-        request = RenewRequest(
-            request_id=exchange.new_request_id(),
-            csr=keys.signing_request(key.key),
-            order=order if order > identity.order else None,
-        )
+        request = await on_disk(_renewal, identity, key, order if order > identity.order else None)
         topic = device_topic(DeviceOrigin(identity.device_id), Operation.RENEW)
         question = Question(topic, request.request_id, request, EnrollAccepted)
         grant = await self._granted(line, question, key.key, key.made_at)
@@ -204,6 +200,19 @@ class Conversations:
 def claim_client_id(serial: SerialNumber) -> ClientId:
     """Always the same for one device, so that after a restart it takes over its own connection."""
     return ClientId(f"device-{hashlib.sha256(serial.encode()).hexdigest()[:32]}")
+
+
+def _renewal(identity: Identity, key: NextKey, order: int | None) -> RenewRequest:
+    """Signed by the identity's key; reads the disk."""
+    csr = keys.signing_request(key.key)
+    request_id = exchange.new_request_id()
+    statement = renewal_statement(request_id, identity.device_id, keys.request_sha256(csr), order)
+    return RenewRequest(
+        request_id=request_id,
+        csr=csr,
+        signature=signatures.sign(signing_key(identity), statement),
+        order=order,
+    )
 
 
 def _claimant(claim: Enrollment, serial: SerialNumber) -> ClaimOrigin:

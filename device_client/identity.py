@@ -22,7 +22,8 @@ from broker.protocol.names import (
 )
 from device_client import answers, durable, keys
 from device_client.answers import Grant
-from device_client.errors import AnswerInvalid
+from device_client.errors import AnswerInvalid, StateUnusable
+from device_client.keys import PrivateKey
 
 KEY_FILE: Final = "key.pem"
 CHAIN_FILE: Final = "chain.pem"
@@ -140,6 +141,21 @@ def read_key(directory: Path) -> str:
     except (OSError, ValueError) as error:
         raise SlotCorrupt(f"{directory.name}: {error}") from error
     return pem
+
+
+def signing_key(identity: Identity) -> PrivateKey:
+    """The identity's key, to sign a request with.
+
+    Raises:
+        StateUnusable: it can't be read.
+    """
+    try:
+        return keys.from_pem(read_key(identity.directory))
+    except SlotCorrupt as error:
+        raise StateUnusable(
+            f"The key to sign requests with can't be read: {error}",
+            "Nothing is to be done while the certificate is being replaced.",
+        ) from error
 
 
 def leaf_pem(identity: Identity) -> str:

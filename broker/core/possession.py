@@ -6,6 +6,7 @@ the curve's size, Ed25519, RSA as PKCS#1 v1.5 with SHA-256.
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.core.keys import KeyType, key_type_of
+from broker.core.records import Certificate
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import Fingerprint
 
@@ -54,6 +56,29 @@ def verified_holder(pem: str, statement: bytes, signature: str) -> Fingerprint:
     except (InvalidSignature, ValueError) as error:
         raise Refused(Code.RECOVERY_SIGNATURE_INVALID) from error
     return Fingerprint(hashlib.sha256(der).hexdigest())
+
+
+def signer_among(
+    certificates: Iterable[Certificate], statement: bytes, signature: str, otherwise: Code
+) -> Certificate:
+    """By which of these certificates' keys the statement is signed; the first, if by several's.
+
+    Args:
+        certificates: in the order in which they count.
+        statement: what should have been signed.
+        signature: in base64.
+        otherwise: the code when it's by nobody's.
+
+    Raises:
+        Refused: `otherwise`.
+    """
+    for certificate in certificates:
+        try:
+            verified_holder(certificate.pem, statement, signature)
+        except Refused:
+            continue
+        return certificate
+    raise Refused(otherwise)
 
 
 def _verify(

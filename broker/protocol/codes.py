@@ -53,6 +53,8 @@ class Code(StrEnum):
     CERTIFICATE_UNCONFIRMED = "certificate_unconfirmed"
     CERTIFICATE_MALFORMED = "certificate_malformed"
 
+    RENEWAL_SIGNATURE_INVALID = "renewal_signature_invalid"
+
     RECOVERY_SIGNATURE_INVALID = "recovery_signature_invalid"
     RECOVERY_TOO_EARLY = "recovery_too_early"
     RECOVERY_REFUSED = "recovery_refused"
@@ -218,6 +220,10 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     Code.CERTIFICATE_MALFORMED: Explanation(
         "The certificate can't be read, or its key is of a kind that is never certified.",
         "Send the device's last certificate in PEM (RFC 7468), without its issuer's.",
+    ),
+    Code.RENEWAL_SIGNATURE_INVALID: Explanation(
+        "The renewal isn't signed by the key of a certificate that the device has now.",
+        "Sign the statement of docs/protocol.md with the key of the newest certificate.",
     ),
     Code.RECOVERY_SIGNATURE_INVALID: Explanation(
         "The signature isn't by the certificate's key, or is over something else.",

@@ -95,11 +95,14 @@ class RecoverRequest:
 class RenewRequest:
     """Fleet zone, `renew`: a member asks for its next certificate. The answer is `EnrollAccepted`.
 
-    The connection, made with the certificate in use, proves who asks.
+    The connection says under which name. The signature proves which of the name's keys asks: a
+    broker may have let a key in that has been superseded or revoked since.
     """
 
     request_id: RequestId
     csr: Csr
+    signature: Signature
+    """Over `renewal_statement`, by the key of the certificate in use."""
     order: Annotated[int, Meta(ge=1, le=limits.MAX_COUNTER)] | None = None
     """The version of the `RotationOrder` that is followed; none when the time has come anyway."""
 

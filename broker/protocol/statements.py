@@ -11,6 +11,16 @@ def recovery_statement(request_id: str, csr_sha256: str) -> bytes:
     return f"muster-recover-v1\n{request_id}\n{csr_sha256}".encode()
 
 
+def renewal_statement(request_id: str, device_id: str, csr_sha256: str, order: int | None) -> bytes:
+    """What a device signs to renew, with the key of a certificate that it has now.
+
+    Args:
+        csr_sha256: SHA-256 of the signing request in DER, 64 lower-case hex digits.
+        order: the version of the rotation order that is followed; none when there is none.
+    """
+    return f"muster-renew-v1\n{request_id}\n{device_id}\n{csr_sha256}\n{order or 0}".encode()
+
+
 def trust_bundle_statement(bundle: str) -> bytes:
     """What the root's key signs: the bundle's JSON text as it travels."""
     return b"muster-trust-bundle-v1\n" + bundle.encode()

@@ -1,15 +1,24 @@
-"""A renewal: a member asks for its next certificate over the connection that proves who it is."""
+"""A renewal: a member asks for its next certificate, by a key that it has now.
+
+The connection says its name only, and may be older than what has become of the certificate that it
+was made with.
+"""
 
 from datetime import datetime
 
 from broker.core.claim_policy import Repeat
 from broker.core.csr import VerifiedCsr, verify_csr
+from broker.core.lifecycle import CertificateState
+from broker.core.possession import signer_among
 from broker.core.records import Certificate, Event, EventKind, Reply
-from broker.core.renew_policy import decide_renew, lingering
+from broker.core.renew_policy import admitted, decide_renew, signer, signers
 from broker.core.successor import Succeed
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import topics
+from broker.protocol.codes import Code
 from broker.protocol.messages import RenewRequest
+from broker.protocol.names import Fingerprint
+from broker.protocol.statements import renewal_statement
 from broker.protocol.topics import DeviceOrigin, Operation
 from broker.protocol.zones import Zone
 from broker.services.issuing import Issuing
@@ -34,20 +43,39 @@ class RenewService:
             RegistryError: the registry failed; nothing was changed.
         """
         csr = verify_csr(request.csr)
-        return await self._registry.write(lambda tx: self._renew(tx, origin, request, csr))
+        key = await self._verified_key(origin, request, csr)
+        return await self._registry.write(lambda tx: self._renew(tx, origin, request, key, csr))
+
+    async def _verified_key(
+        self, origin: DeviceOrigin, request: RenewRequest, csr: VerifiedCsr
+    ) -> Fingerprint:
+        """By which of the device's keys the request is signed; another doesn't reach the writer."""
+        statement = renewal_statement(
+            request.request_id, origin.device_id, csr.sha256, request.order
+        )
+        now = self._clock.now()
+        found = await self._registry.read(lambda view: find_member(view, origin.device_id, now))
+        invalid = Code.RENEWAL_SIGNATURE_INVALID
+        by = signer_among(signers(admitted(found), now), statement, request.signature, invalid)
+        return by.key_sha256
 
     def _renew(
-        self, tx: WriteTransaction, origin: DeviceOrigin, request: RenewRequest, csr: VerifiedCsr
+        self,
+        tx: WriteTransaction,
+        origin: DeviceOrigin,
+        request: RenewRequest,
+        key: Fingerprint,
+        csr: VerifiedCsr,
     ) -> Reply:
         now = self._clock.now()
-        member = find_member(tx, origin.device_id, now)
-        decision = decide_renew(member, csr, tx.newest_of_key(csr.key_sha256), now)
+        member = admitted(find_member(tx, origin.device_id, now))
+        by = signer(member, key, now)
+        decision = decide_renew(member, by, csr, tx.newest_of_key(csr.key_sha256), now)
         order = _given_order(tx, origin, request.order)
         certificate = give_successor(tx, self._issuing, decision, csr, order, now)
-        old = lingering(member, now) if member else None
         is_repeat = isinstance(decision, Repeat)
         if not is_repeat or self._issuing.is_noted(certificate, self._clock.monotonic()):
-            tx.add_event(_event(decision, certificate, old, now))
+            tx.add_event(_event(decision, certificate, by, now))
         topic = topics.device_topic(origin, Operation.RENEW)
         return self._issuing.answer(tx, Zone.FLEET, topic, request.request_id, certificate, now)
 
@@ -62,13 +90,13 @@ def _given_order(view: ReadTransaction, origin: DeviceOrigin, claimed: int | Non
 
 
 def _event(
-    decision: Succeed | Repeat, certificate: Certificate, old: Certificate | None, now: datetime
+    decision: Succeed | Repeat, certificate: Certificate, by: Certificate, now: datetime
 ) -> Event:
     detail = f"certificate {certificate.serial}"
     if certificate.rotation_order is not None:
         detail += f", order {certificate.rotation_order}"
-    if old is not None:
-        detail += f"; while {old.serial} is in its grace: did the device lose its newer one,"
+    if by.state is CertificateState.SUPERSEDED:
+        detail += f"; by {by.serial}, which is in its grace: did the device lose its newer one,"
         detail += " or was its old key copied?"
     is_repeat = isinstance(decision, Repeat)
     return Event(

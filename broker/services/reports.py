@@ -5,13 +5,13 @@ many final reports it makes of one assignment, one is counted.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from broker.core.lifecycle import CertificateState
-from broker.core.possession import verified_holder
+from broker.core.possession import signer_among
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
 from broker.core.rollout import PROGRESS_TRANSITIONS, Progress, next_progress
 from broker.core.update_records import DeviceUpdate, GivenAssignment, KnownReport, Part
@@ -90,7 +90,8 @@ class ReportService:
             raise Refused(Code.REPORT_DEVICE_MISMATCH)
         now = self._clock.now()
         live = await self._registry.read(lambda view: _live(view, origin.device_id, now))
-        return _signer(live, request, statement(request.report))
+        invalid = Code.REPORT_SIGNATURE_INVALID
+        return signer_among(reversed(live), statement(request.report), request.signature, invalid)
 
     def _report(
         self,
@@ -125,17 +126,6 @@ class ReportService:
 
 def _live(view: ReadTransaction, device_id: DeviceId, now: datetime) -> list[Certificate]:
     return [each for each in view.certificates_of([device_id]) if each.is_live(now)]
-
-
-def _signer(live: Sequence[Certificate], request: ReportRequest, statement: bytes) -> Certificate:
-    """By which of these certificates' keys the report is signed, the newest if by several's."""
-    for certificate in reversed(live):
-        try:
-            verified_holder(certificate.pem, statement, request.signature)
-        except Refused:
-            continue
-        return certificate
-    raise Refused(Code.REPORT_SIGNATURE_INVALID)
 
 
 def _take(

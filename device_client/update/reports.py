@@ -10,12 +10,12 @@ from broker.protocol.codes import Code
 from broker.protocol.statements import report_statement, software_statement
 from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import ReportAccepted, ReportKind, ReportRequest, SoftwareReport
-from device_client import exchange, keys, signatures
+from device_client import exchange, signatures
 from device_client.backoff import Backoff
 from device_client.disk import on_disk
-from device_client.errors import ConnectionLost, DeviceError, RequestRejected, StateUnusable
+from device_client.errors import ConnectionLost, DeviceError, RequestRejected
 from device_client.exchange import Question
-from device_client.identity import Identity, SlotCorrupt, read_key
+from device_client.identity import Identity, signing_key
 from device_client.online import Online
 from device_client.update import steps
 from device_client.update.journal import Entry, State
@@ -118,16 +118,9 @@ class Reporting:
 
 
 def _request(identity: Identity, text: str, kind: ReportKind) -> ReportRequest:
-    try:
-        key = keys.from_pem(read_key(identity.directory))
-    except SlotCorrupt as error:
-        raise StateUnusable(
-            f"The key to sign reports with can't be read: {error}",
-            "Nothing is to be done while the certificate is being replaced.",
-        ) from error
     return ReportRequest(
         request_id=exchange.new_request_id(),
         report=text,
-        signature=signatures.sign(key, _STATEMENTS[kind](text)),
+        signature=signatures.sign(signing_key(identity), _STATEMENTS[kind](text)),
         kind=kind,
     )

@@ -16,15 +16,23 @@ from broker.protocol import codec
 from broker.protocol.codes import Code
 from broker.protocol.messages import ConfirmAccepted, EnrollAccepted, Rejected
 from broker.protocol.statements import report_statement
-from broker.protocol.topics import DeviceOrigin, Operation, device_topic
+from broker.protocol.topics import (
+    DeviceOrigin,
+    Operation,
+    Outcome,
+    answer_topic,
+    device_topic,
+)
 from broker.protocol.zones import Zone
-from tests.support.acting import act, is_admitted
+from broker.settings import BrokerKind
+from tests.support.acting import act, is_admitted, is_complete
 from tests.support.csrs import csr_pem, fresh_key
 from tests.support.expired import expired
+from tests.support.held_handshake import HeldHandshake
 from tests.support.members import Holder, as_client, connected, join, prove, recover
 from tests.support.peers import peer
 from tests.support.stack import Plan, Stack, running_stack
-from tests.support.succeeding import self_signed, sign
+from tests.support.succeeding import renewal, self_signed, sign
 from tests.support.waiting import eventually
 
 
@@ -33,6 +41,12 @@ async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
     async with running_stack(tmp_path, plan) as running:
         await running.installation.standard(["A1", "B2"])
         yield running
+
+
+async def renewed(stack: Stack, holder: Holder, place: Path) -> EnrollAccepted | Rejected:
+    """What the holder is answered that asks for the next certificate."""
+    async with connected(stack, holder, place) as connection:
+        return await connection.renew(fresh_key())
 
 
 async def taken_over(stack: Stack, old: Holder, place: Path) -> Holder:
@@ -120,11 +134,63 @@ async def test_without_a_grace_an_old_key_doesn_t_renew_in_the_connection_that_i
     await eventually(swept)
     new = await taken_over(stack, old, tmp_path)
     async with connected(stack, old, tmp_path) as connection:
-        assert code_of(await connection.renew(fresh_key())) == Code.RATE_LIMITED
+        assert code_of(await connection.renew(fresh_key())) == Code.RENEWAL_SIGNATURE_INVALID
     (active,) = [
         each for each in await stack.certificates_of("B2") if each.state is CertificateState.ACTIVE
     ]
     assert active.certificate_sha256 == new.sha256
+
+
+async def test_only_a_key_that_the_device_has_now_renews(stack: Stack, tmp_path: Path) -> None:
+    await stack.installation.save_group(rotation_grace=timedelta())
+    old, other = await join(stack, tmp_path, "A1"), await join(stack, tmp_path, "B2")
+    recorded = renewal(old.key, fresh_key(), old.device_id, request_id="recorded")
+    new = await taken_over(stack, old, tmp_path)
+    await eventually(lambda: old.leaf.serial_number in stack.revoked_serials())
+    before = await stack.certificates()
+    good = renewal(new.key, fresh_key(), new.device_id, request_id="replayed")
+    unsigned = json.loads(codec.encode(good))
+    del unsigned["signature"]
+    async with connected(stack, new, tmp_path) as connection:
+        for key in (old.key, other.key, fresh_key()):
+            answer = await connection.renew(fresh_key(), by=key)
+            assert code_of(answer) == Code.RENEWAL_SIGNATURE_INVALID
+        assert code_of(await connection.send_renewal(recorded)) == Code.RENEWAL_SIGNATURE_INVALID
+        answer = await connection.send_renewal(json.dumps(unsigned).encode())
+        assert code_of(answer) == Code.FIELD_INVALID
+        assert await stack.certificates() == before
+        answers = [await connection.send_renewal(good) for _ in range(2)]
+    assert len({new.given(new.key, answer).chain for answer in answers}) == 1
+    assert len(await stack.certificates()) == len(before) + 1
+    refused = await stack.events_of(EventKind.REQUEST_REFUSED)
+    assert {event.code for event in refused} == {
+        Code.RENEWAL_SIGNATURE_INVALID,
+        Code.FIELD_INVALID,
+    }
+    assert {event.device_id for event in refused} == {new.device_id}
+
+
+async def test_a_handshake_held_since_the_key_was_good_renews_nothing(tmp_path: Path) -> None:
+    """Mosquitto looks at its CRL in handshakes only, and lets this one in long after it's dead."""
+    async with running_stack(tmp_path, Plan(BrokerKind.MOSQUITTO)) as stack:
+        await stack.installation.standard(["A1"])
+        await stack.installation.save_group(rotation_grace=timedelta())
+        old = await join(stack, tmp_path, "A1")
+        client = as_client(stack, old, tmp_path)
+        async with HeldHandshake.begin(stack.ports[Zone.FLEET], client) as thief:
+            new = await taken_over(stack, old, tmp_path)
+            await eventually(lambda: old.leaf.serial_number in stack.revoked_serials())
+            await eventually(lambda: is_complete(stack, old.device_id))
+            assert not await is_admitted(stack, client)
+            before = await stack.certificates()
+            await thief.go_on()
+            topic = device_topic(DeviceOrigin(old.device_id), Operation.RENEW)
+            request = renewal(old.key, fresh_key(), old.device_id, request_id="r1")
+            outcomes = [answer_topic(topic, outcome) for outcome in Outcome]
+            answer = await thief.ask(topic, codec.encode(request), *outcomes)
+        assert json.loads(answer.payload)["code"] == Code.RENEWAL_SIGNATURE_INVALID
+        assert await stack.certificates() == before
+        assert isinstance(await renewed(stack, new, tmp_path), EnrollAccepted)
 
 
 async def test_absurd_numbers_harm_nobody_else(stack: Stack, tmp_path: Path) -> None:
@@ -136,7 +202,12 @@ async def test_absurd_numbers_harm_nobody_else(stack: Stack, tmp_path: Path) -> 
     ):
         await attacker.hear(f"{topic}/rejected")
         for order in (1 << 63, 10**300, -1):
-            request = {"request_id": "r1", "csr": csr_pem(fresh_key()), "order": order}
+            request = {
+                "request_id": "r1",
+                "csr": csr_pem(fresh_key()),
+                "order": order,
+                "signature": "AA==",
+            }
             await attacker.say(topic, json.dumps(request).encode())
             assert isinstance(await connection.confirm(other.sha256), ConfirmAccepted)
             answer = json.loads((await attacker.next(10)).payload)

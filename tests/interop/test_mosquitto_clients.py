@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.core.csr import verify_csr
-from broker.core.lifecycle import CertificateState
+from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.possession import verified_holder
 from broker.core.records import EventKind
 from broker.protocol import codec
@@ -76,12 +76,13 @@ async def prepared(stack: Stack, place: Path) -> Path:
 async def test_a_whole_claim_by_hand(tmp_path: Path, brokers: BrokerKind) -> None:
     async with running_stack(tmp_path, Plan(brokers)) as stack:
         folder = await prepared(stack, tmp_path)
-        said = await typed(folder, commands(*CLAIM, "rejected"))
-        assert await stack.is_active("A-0001")
-        (certificate,) = await stack.certificates_of("A-0001")
+        said = await typed(folder, commands(*CLAIM, "renew", "rejected"))
+        assert (await stack.device("A-0001")).state is DeviceState.ROTATING
+        certificate, renewed = await stack.certificates_of("A-0001")
         (active,) = await stack.events_of(EventKind.DEVICE_ACTIVE)
     assert certificate.state is CertificateState.ACTIVE
     assert certificate.pem in (folder / "device.crt").read_text()
+    assert renewed.pem in (folder / "new.crt").read_text()
     assert active.device_id == "lamp-A-0001"
     assert said.splitlines()[-3:-1] == ["lamp-A-0001", "key_in_use"]
     assert (folder / "device.key").stat().st_mode & 0o077 == 0

@@ -1,6 +1,7 @@
 """The use cases of both zones on a real registry and a real authority, without any broker."""
 
 import atexit
+import hashlib
 import itertools
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry import SqlRegistry
 from broker.core.ca_rollover import in_force
+from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, ClaimCertificate, Device, Enrollment, Event, Reply
 from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, limits
@@ -29,7 +31,14 @@ from broker.protocol.messages import (
     EnrollRequest,
     TrustBundle,
 )
-from broker.protocol.names import ClaimName, ClientId, DeviceId, GroupName, SerialNumber
+from broker.protocol.names import (
+    ClaimName,
+    ClientId,
+    DeviceId,
+    Fingerprint,
+    GroupName,
+    SerialNumber,
+)
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin
 from broker.services.confirm import ConfirmService
 from broker.services.enroll import EnrollService
@@ -39,7 +48,7 @@ from broker.services.recover import RecoverService
 from broker.services.renew import RenewService
 from broker.services.reports import ReportService
 from broker.services.superseded import SupersededService
-from tests.support.csrs import PrivateKey, csr_pem, fresh_key
+from tests.support.csrs import PrivateKey, csr_pem, fresh_key, spki_of
 from tests.support.operating import NOW, SetClock
 from tests.support.templates import with_schema
 
@@ -81,6 +90,7 @@ class Desk:
         self.confirming = ConfirmService(self.registry, self.clock, lambda: next(ids))
         self.reporting = ReportService(self.registry, self.clock, lambda: next(ids))
         self.lapsing = LapseService(self.registry, self.clock)
+        self.keys: dict[Fingerprint, PrivateKey] = {}
 
     async def write(self, *changes: Any) -> None:
         """Calls each of (method, argument …) on one transaction."""
@@ -98,6 +108,18 @@ class Desk:
             await self.write(("save_claim_certificate", claim))
         await self.write(("save_group", group), ("add_enrollments", lines))
 
+    def keep(self, key: PrivateKey) -> PrivateKey:
+        """The key, remembered as one of the devices'."""
+        self.keys[Fingerprint(hashlib.sha256(spki_of(key)).hexdigest())] = key
+        return key
+
+    async def key_in_use(self, device_id: str = "lamp-A1") -> PrivateKey:
+        """The key of the certificate that the device proved last; anybody's when there is none."""
+        for certificate in reversed(await self.certificates(device_id)):
+            if certificate.state is CertificateState.ACTIVE:
+                return self.keys[certificate.key_sha256]
+        return fresh_key()
+
     async def enroll(
         self, serial: str = "A1", key: PrivateKey | None = None, **changes: Any
     ) -> EnrollAccepted:
@@ -109,7 +131,8 @@ class Desk:
         self, serial: str = "A1", key: PrivateKey | None = None, **changes: Any
     ) -> Reply:
         """The same, with its way to the device."""
-        fields = {"request_id": "r1", "serial": serial, "csr": csr_pem(key or fresh_key())}
+        key = self.keep(key or fresh_key())
+        fields = {"request_id": "r1", "serial": serial, "csr": csr_pem(key)}
         origin = changes.pop("origin", ORIGIN)
         return await self.enrolling.enroll(origin, EnrollRequest(**{**fields, **changes}))
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import aiomqtt
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -35,9 +37,10 @@ from broker.protocol.messages import (
     TrustBundle,
 )
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import recovery_statement
+from broker.protocol.statements import recovery_statement, renewal_statement
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS, Outcome, answer_topic
 from broker.protocol.zones import Zone
+from device_client import keys, signatures
 from tests.support.certificates import Certificates, Client
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
 
@@ -101,6 +104,7 @@ class FakeService:
         self.age = timedelta(minutes=1)
         """How long before now certificates begin."""
         self.issued: dict[str, EnrollAccepted] = {}
+        self._certified: dict[DeviceId, list[CertificatePublicKeyTypes]] = {}
         self.ready = asyncio.Event()
         self._listening: set[Zone] = set()
         self._clients: dict[Zone, aiomqtt.Client] = {}
@@ -165,9 +169,20 @@ class FakeService:
             case "renew":
                 renew = codec.decode(payload, RenewRequest)
                 self.renews.append(renew)
-                return self._grant(renew, DeviceId(topic.split("/")[3]), self.renew_script)
+                name = DeviceId(topic.split("/")[3])
+                self._check_signed(renew, name)
+                return self._grant(renew, name, self.renew_script)
             case _:
                 return self._confirm(payload)
+
+    def _check_signed(self, request: RenewRequest, name: DeviceId) -> None:
+        """By one of the keys that the device ever had a certificate for."""
+        digest = keys.request_sha256(request.csr)
+        statement = renewal_statement(request.request_id, name, digest, request.order)
+        for key in self._certified[name]:
+            with suppress(InvalidSignature):
+                return signatures.verify(key, request.signature, statement)
+        raise AssertionError(f"{name} signs by a key that it never had")
 
     def _grant(
         self,
@@ -195,6 +210,7 @@ class FakeService:
             issued = self._authority.issue(
                 name, csr.public_key(), now - self.age, now + self.lifetime
             )
+            self._certified.setdefault(name, []).append(csr.public_key())
             self.issued[key] = EnrollAccepted(
                 request_id="",
                 device_id=name,

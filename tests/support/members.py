@@ -43,7 +43,7 @@ from tests.support.csrs import csr_pem, fresh_key
 from tests.support.installation import BATCH
 from tests.support.peers import Heard, Peer, peer
 from tests.support.stack import Stack
-from tests.support.succeeding import signature
+from tests.support.succeeding import renewal, signature
 
 _ids = itertools.count(1)
 Key = ec.EllipticCurvePrivateKey
@@ -94,15 +94,23 @@ class Holder:
 class Connected:
     """A connection to the fleet broker that listens to the answers of some operations."""
 
-    def __init__(self, connection: Peer, device_id: DeviceId) -> None:
+    def __init__(self, connection: Peer, holder: Holder) -> None:
         self.peer = connection
-        self._origin = DeviceOrigin(device_id)
+        self._holder = holder
+        self._origin = DeviceOrigin(holder.device_id)
 
-    async def renew(self, key: Key, **changes: Any) -> EnrollAccepted | Rejected:
-        """Asks for a certificate for `key`."""
-        fields = {"request_id": f"renewal-{next(_ids)}", "csr": csr_pem(key)}
-        request = RenewRequest(**{**fields, **changes})
-        heard = await self._ask(Operation.RENEW, codec.encode(request))
+    async def renew(
+        self, key: Key, by: Key | None = None, **changes: Any
+    ) -> EnrollAccepted | Rejected:
+        """Asks for a certificate for `key`, signed by the holder's or the key `by`."""
+        changes = {"request_id": f"renewal-{next(_ids)}", **changes}
+        request = renewal(by or self._holder.key, key, self._holder.device_id, **changes)
+        return await self.send_renewal(request)
+
+    async def send_renewal(self, request: RenewRequest | bytes) -> EnrollAccepted | Rejected:
+        """Asks with this very request, or whatever else it is."""
+        payload = request if isinstance(request, bytes) else codec.encode(request)
+        heard = await self._ask(Operation.RENEW, payload)
         return _read(heard, EnrollAccepted)
 
     async def confirm(self, sha256: str) -> ConfirmAccepted | Rejected:
@@ -137,7 +145,7 @@ async def connected(stack: Stack, holder: Holder, place: Path) -> AsyncIterator[
         for operation in (Operation.CONFIRM, Operation.RENEW):
             topic = device_topic(origin, operation)
             await connection.hear(*(answer_topic(topic, outcome) for outcome in Outcome))
-        yield Connected(connection, holder.device_id)
+        yield Connected(connection, holder)
 
 
 def as_client(stack: Stack, holder: Holder, place: Path) -> Client:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,18 +26,33 @@ from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import EnrollAccepted, RecoverRequest, RenewRequest
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import recovery_statement
+from broker.protocol.statements import recovery_statement, renewal_statement
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin
 from tests.support.csrs import PrivateKey, csr_pem, der_of
 from tests.support.desk import ORIGIN, Desk
 from tests.support.operating import NOW
 
 
-async def renew(desk: Desk, key: PrivateKey, device: str = "lamp-A1", **changes: Any) -> Reply:
-    """Asks for a certificate for `key`, over the device's connection."""
-    fields = {"request_id": "r3", "csr": csr_pem(key)}
-    origin = DeviceOrigin(DeviceId(device))
-    return await desk.renewing.renew(origin, RenewRequest(**{**fields, **changes}))
+async def renew(
+    desk: Desk,
+    key: PrivateKey,
+    device: str = "lamp-A1",
+    by: PrivateKey | None = None,
+    **changes: Any,
+) -> Reply:
+    """Asks for a certificate for `key`, by the key in use or the key `by`."""
+    signing = by or await desk.key_in_use(device)
+    request = renewal(signing, desk.keep(key), device, **{"request_id": "r3", **changes})
+    return await desk.renewing.renew(DeviceOrigin(DeviceId(device)), request)
+
+
+def renewal(by: PrivateKey, key: PrivateKey, device: str, **changes: Any) -> RenewRequest:
+    """A good request for a certificate for `key`, but for the fields in `changes`."""
+    asked = RenewRequest(**{"csr": csr_pem(key), "signature": "AA==", **changes})
+    csr_sha256 = hashlib.sha256(der_of(asked.csr)).hexdigest()
+    statement = renewal_statement(asked.request_id, device, csr_sha256, asked.order)
+    signed = {"signature": base64.b64encode(sign(by, statement)).decode(), **changes}
+    return replace(asked, **signed)
 
 
 async def give_order(desk: Desk, version: int, device: str = "lamp-A1") -> None:

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.possession import verified_holder
+from broker.core.possession import signer_among, verified_holder
 from broker.protocol.codes import Code, Refused
 from tests.support.csrs import PrivateKey, private_key
+from tests.support.records import a_certificate
 from tests.support.succeeding import self_signed, sign
 
 STATEMENT = b"muster-recover-v1\nr1\n" + b"0" * 64
@@ -79,3 +80,19 @@ def test_a_damaged_certificate_proves_another_or_none(position: int, flip: int) 
     original = self_signed(key).fingerprint(hashes.SHA256()).hex()
     with contextlib.suppress(Refused):
         assert verified_holder(text, STATEMENT, proof(key)) != original
+
+
+def test_of_several_certificates_the_first_is_found_by_whose_key_it_is_signed() -> None:
+    keys = [private_key(kind) for kind in ("p256", "ed25519", "p256")]
+    held = [a_certificate(pem=pem(key)) for key in keys]
+    invalid = Code.REPORT_SIGNATURE_INVALID
+    assert signer_among(held, STATEMENT, proof(keys[1]), invalid) is held[1]
+    assert signer_among(held, STATEMENT, proof(keys[2]), invalid) is held[0]
+
+
+def test_what_none_of_their_keys_has_signed_is_refused_as_the_caller_says() -> None:
+    held = [a_certificate(pem=pem(private_key("p256"))), a_certificate(pem="no certificate")]
+    for certificates in (held, []):
+        with pytest.raises(Refused) as refused:
+            signer_among(certificates, STATEMENT, proof(private_key("p384")), Code.BUSY)
+        assert refused.value.code is Code.BUSY

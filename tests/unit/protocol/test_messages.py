@@ -29,7 +29,7 @@ REPORT: dict[str, Any] = {
     "at": "2030-01-01T00:00:00Z",
 }
 COUNTED: list[tuple[type[object], dict[str, Any]]] = [
-    (RenewRequest, {"request_id": "r1", "csr": "PEM", "order": "N"}),
+    (RenewRequest, {"request_id": "r1", "csr": "PEM", "signature": "AA==", "order": "N"}),
     (UpdateReport, REPORT),
 ]
 REJECTED = {"request_id": None, "message": "No.", "remedy": "Ask.", "retry_after_s": None}

@@ -10,6 +10,9 @@ from broker.protocol.topics import Desired
 
 def test_the_bytes() -> None:
     assert statements.recovery_statement("q1", "ab") == b"muster-recover-v1\nq1\nab"
+    renewal = statements.renewal_statement("q1", "lamp-1", "ab", 7)
+    assert renewal == b"muster-renew-v1\nq1\nlamp-1\nab\n7"
+    assert statements.renewal_statement("q1", "lamp-1", "ab", None).endswith(b"\nab\n0")
     assert statements.trust_bundle_statement("{}") == b"muster-trust-bundle-v1\n{}"
     assert statements.assignment_statement("{}") == b"muster-assignment-v1\n{}"
     assert statements.report_statement("{}") == b"muster-report-v1\n{}"
@@ -22,8 +25,9 @@ def test_no_text_makes_two_kinds_the_same(one: str, other: str) -> None:
         statements.assignment_statement(other),
         statements.report_statement(one),
         statements.recovery_statement(one, other),
+        statements.renewal_statement(one, "lamp-1", other, None),
     }
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 def test_where_it_is_retained() -> None:

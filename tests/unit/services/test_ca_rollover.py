@@ -14,15 +14,14 @@ from broker.core.findings import Level
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, RevocationReason
 from broker.ports import WriteTransaction
-from broker.protocol.messages import RenewRequest
 from broker.protocol.names import DeviceId
-from broker.protocol.topics import DeviceOrigin
 from broker.services.ca_rollover import CaRollovers, Pace
 from broker.services.ca_rollover_findings import PATIENCE, examine_ca_rollover
 from broker.services.ca_rollover_steps import CaRolloverSteps
 from broker.services.problems import Problem, ProblemCode
-from tests.support.csrs import csr_pem, fresh_key
+from tests.support.csrs import fresh_key
 from tests.support.desk import Desk
+from tests.support.succeeding import renew
 
 PACE = Pace(per_minute=120, wave_size=5)
 
@@ -65,8 +64,7 @@ class Operator:
 
     async def move(self, device_id: str = "lamp-A1") -> None:
         """The device renews, and gets a certificate of the next authority."""
-        request = RenewRequest(request_id="r3", csr=csr_pem(fresh_key()))
-        await self.desk.renewing.renew(DeviceOrigin(DeviceId(device_id)), request)
+        await renew(self.desk, fresh_key(), device_id)
         newest = (await self.desk.certificates(device_id))[-1]
         await self.desk.write(("save_certificate", replace(newest, generation=2)))
         await self.desk.confirm(device_id, newest.certificate_sha256)

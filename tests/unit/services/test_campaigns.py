@@ -18,15 +18,16 @@ from broker.core.campaign_pace import renew_by
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import Certificate, EventKind
 from broker.protocol import codec, limits
-from broker.protocol.messages import EnrollAccepted, RenewRequest, RotationOrder
+from broker.protocol.messages import EnrollAccepted, RotationOrder
 from broker.protocol.names import DeviceId
-from broker.protocol.topics import Desired, DeviceOrigin, desired_topic
+from broker.protocol.topics import Desired, desired_topic
 from broker.services import campaign_runner, campaigns, device_acts
 from broker.services.campaign_runner import CampaignRunner
 from broker.services.campaigns import Preview, Wanted
 from broker.services.problems import Problem, ProblemCode
-from tests.support.csrs import csr_pem, fresh_key
+from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
+from tests.support.succeeding import renew
 
 SECOND = timedelta(seconds=1)
 EVERYONE = Selection(SelectionKind.ALL)
@@ -71,10 +72,8 @@ async def order_of(desk: Desk, device_id: str) -> RotationOrder | None:
 async def follow(desk: Desk, device_id: str) -> Certificate:
     """The device renews with its order's version, and proves what it got."""
     order = await order_of(desk, device_id)
-    request = RenewRequest(
-        request_id="r3", csr=csr_pem(fresh_key()), order=order.version if order else None
-    )
-    reply = await desk.renewing.renew(DeviceOrigin(DeviceId(device_id)), request)
+    version = order.version if order else None
+    reply = await renew(desk, fresh_key(), device_id, order=version)
     codec.decode(reply.payload, EnrollAccepted, limits.MAX_ANSWER)
     newest = (await desk.certificates(device_id))[-1]
     await desk.confirm(device_id, newest.certificate_sha256)
@@ -131,8 +130,7 @@ async def test_an_order_is_followed_only_by_a_proven_certificate(
     await run(desk, runner, 1)
     order = await order_of(desk, "lamp-A1")
     assert order is not None
-    request = RenewRequest(request_id="r3", csr=csr_pem(fresh_key()), order=order.version)
-    await desk.renewing.renew(DeviceOrigin(DeviceId("lamp-A1")), request)
+    await renew(desk, fresh_key(), order=order.version)
     assert (await run(desk, runner, 3)).ordered == 1
     pending = (await desk.certificates())[-1]
     await desk.confirm("lamp-A1", pending.certificate_sha256)
@@ -146,8 +144,7 @@ async def test_who_renews_by_itself_has_followed_or_needs_no_order(
     await start(desk, per_minute=1)
     await run(desk, runner, 1)  # the first is ordered
     for name in ("lamp-A1", "lamp-A2"):
-        request = RenewRequest(request_id="r3", csr=csr_pem(fresh_key()))
-        await desk.renewing.renew(DeviceOrigin(DeviceId(name)), request)
+        await renew(desk, fresh_key(), name)
         await desk.confirm(name, (await desk.certificates(name))[-1].certificate_sha256)
     campaign = await run(desk, runner, 120)
     assert (campaign.done, campaign.ordered) == (2, 1)

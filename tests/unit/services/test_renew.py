@@ -1,29 +1,53 @@
 """A renewal, from the request to all that one commit makes durable; and the old one's grace."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
-from broker.core.records import EventKind, Reprovision, RevocationReason, RotationKey
+from broker.core.records import EventKind, Reply, Reprovision, RevocationReason, RotationKey
 from broker.core.renew_policy import SUCCESSORS_IN_A_GRACE
 from broker.core.successor import SUCCESSORS_A_DAY
+from broker.ports import WriteTransaction
 from broker.protocol import limits
 from broker.protocol.codes import Code, Refused
+from broker.protocol.names import CertificateSerial, DeviceId
+from broker.protocol.topics import DeviceOrigin
 from broker.protocol.zones import Zone
 from broker.services import superseded
 from broker.services.device_acts import Wanted, act_on
+from broker.services.revoking import revoke_certificate
 from broker.services.superseded import SupersededService
-from tests.support.csrs import fresh_key
+from tests.support.csrs import PrivateKey, csr_pem, fresh_key, private_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
-from tests.support.succeeding import accepted, code_of, give_order, renew, rotate
+from tests.support.succeeding import (
+    accepted,
+    code_of,
+    give_order,
+    recover,
+    renew,
+    renewal,
+    rotate,
+)
 
 GRACE = timedelta(hours=1)
 REST = timedelta(seconds=60)
 WANTED = ("counter", "crl.fleet.wanted")
+LAMP = DeviceOrigin(DeviceId("lamp-A1"))
+
+
+def revoke(now: datetime, serial: CertificateSerial, tx: WriteTransaction) -> None:
+    """Puts one certificate out."""
+    found = tx.certificate_by_serial(serial)
+    device = tx.device(LAMP.device_id)
+    assert found is not None
+    assert device is not None
+    revoke_certificate(tx, device, found, RevocationReason.SUPERSEDED, now)
 
 
 async def states(desk: Desk) -> list[CertificateState]:
@@ -95,16 +119,19 @@ async def test_a_device_s_key_makes_no_certificates_without_end(desk: Desk) -> N
 
 
 async def test_an_old_key_leaves_the_device_some_of_the_day_s_certificates(desk: Desk) -> None:
-    """Whoever copied it asks on, and proves none of what it gets."""
-    await desk.join("A1")
+    """Whoever copied it asks on, by that key and by those that it gets, and proves none of them."""
+    old = fresh_key()
+    await desk.join("A1", old)
     await rotate(desk, fresh_key())
+    by = old
     for _ in range(SUCCESSORS_IN_A_GRACE - 1):
-        await renew(desk, fresh_key())
-    with pytest.raises(Refused) as refused:
-        await renew(desk, fresh_key())
-    assert refused.value.code is Code.RATE_LIMITED
-    desk.clock.at += GRACE
-    assert await desk.superseding.revoke_superseded() >= 1
+        key = fresh_key()
+        await renew(desk, key, by=by)
+        by = key
+    for each in (old, by):
+        with pytest.raises(Refused) as refused:
+            await renew(desk, fresh_key(), by=each)
+        assert refused.value.code is Code.RATE_LIMITED
     for _ in range(SUCCESSORS_A_DAY - SUCCESSORS_IN_A_GRACE):
         await renew(desk, fresh_key())
     with pytest.raises(Refused):
@@ -345,22 +372,28 @@ async def test_renewing_again_without_end_leaves_a_bounded_log(desk: Desk) -> No
 async def test_an_old_key_can_t_renew_beyond_its_grace(desk: Desk) -> None:
     # The sweep that revokes it may take a minute, and brokers vouch for the name alone.
     await desk.open_group(a_group(rotation_grace=timedelta()), None)
-    await desk.join("A1")
+    old = fresh_key()
+    await desk.join("A1", old)
     await rotate(desk, fresh_key())
-    with pytest.raises(Refused) as refused:
-        await renew(desk, fresh_key())
-    assert (refused.value.code, refused.value.retry_after_s) == (Code.RATE_LIMITED, 60)
-    assert await desk.superseding.revoke_superseded() == 1
+    assert await code_of(renew(desk, fresh_key(), by=old)) is Code.RENEWAL_SIGNATURE_INVALID
+    await renew(desk, fresh_key())
+    assert await desk.superseding.revoke_superseded() >= 1
+    assert await code_of(renew(desk, fresh_key(), by=old)) is Code.RENEWAL_SIGNATURE_INVALID
     await renew(desk, fresh_key())
 
 
-async def test_a_renewal_within_a_grace_is_conspicuous(desk: Desk) -> None:
-    first = await desk.join("A1")
+async def test_a_renewal_by_a_key_in_its_grace_is_conspicuous_and_one_by_the_newest_isn_t(
+    desk: Desk,
+) -> None:
+    key = fresh_key()
+    first = await desk.join("A1", key)
     await rotate(desk, fresh_key())
-    await renew(desk, fresh_key())
-    event = (await desk.events())[-1]
-    assert event.kind is EventKind.RENEWAL_ACCEPTED
-    assert f"while {first.serial} is in its grace" in (event.detail or "")
+    for by, is_conspicuous in ((key, True), (None, False)):
+        await renew(desk, fresh_key(), by=by)
+        event = (await desk.events())[-1]
+        assert event.kind is EventKind.RENEWAL_ACCEPTED
+        said = f"by {first.serial}, which is in its grace" in (event.detail or "")
+        assert said is is_conspicuous
 
 
 async def test_what_expired_in_its_grace_keeps_nobody_from_renewing(desk: Desk) -> None:
@@ -375,16 +408,121 @@ async def test_what_expired_in_its_grace_keeps_nobody_from_renewing(desk: Desk) 
 
 async def test_a_connection_that_outlived_its_certificate_renews_nothing(desk: Desk) -> None:
     """Brokers keep it, and whoever holds it would need no recovery, and no operator's word."""
-    old = await desk.join("A1")
+    in_use, key = fresh_key(), fresh_key()
+    old = await desk.join("A1", in_use)
     desk.clock.at = old.not_after - timedelta(microseconds=1)
-    key = fresh_key()
     first = accepted(await renew(desk, key))
     desk.clock.at = old.not_after
-    # What was granted in time is given again, and can be proven.
-    assert accepted(await renew(desk, key)).certificate_chain == first.certificate_chain
+    before = await desk.everything()
+    for asked in (key, fresh_key()):
+        assert await code_of(renew(desk, asked)) is Code.CERTIFICATE_EXPIRED
+    assert await desk.everything() == before
+    # What was granted in time is given again where the expired are heard, and can be proven.
+    again = accepted(await recover(desk, in_use, key, old))
+    assert again.certificate_chain == first.certificate_chain
     desk.clock.at += CONFIRM_WITHIN
     assert await desk.lapsing.revoke_unconfirmed() == 1
     before = await desk.everything()
     for asked in (key, fresh_key()):
         assert await code_of(renew(desk, asked)) is Code.CERTIFICATE_EXPIRED
     assert await desk.everything() == before
+
+
+async def signed_by(desk: Desk, key: PrivateKey) -> Code:
+    """Why a renewal that is signed by `key` is refused, and nothing has changed by it."""
+    before = await desk.everything()
+    code = await code_of(renew(desk, fresh_key(), by=key))
+    assert await desk.everything() == before
+    return code
+
+
+async def test_a_key_that_isn_t_the_device_s_now_renews_nothing(desk: Desk) -> None:
+    revoked, neighbour_s = fresh_key(), fresh_key()
+    old = await desk.join("A1", revoked)
+    await desk.join("A2", neighbour_s)
+    await rotate(desk, fresh_key())
+    await renew(desk, fresh_key(), by=revoked)  # it is in its grace
+    act = partial(revoke, desk.clock.at, old.serial)
+    await desk.registry.write(act)
+    for key in (revoked, neighbour_s, fresh_key(), private_key("ed25519")):
+        assert await signed_by(desk, key) is Code.RENEWAL_SIGNATURE_INVALID
+
+
+async def test_a_signature_is_for_its_request_alone(desk: Desk) -> None:
+    key = fresh_key()
+    await desk.join("A1", key)
+    await give_order(desk, 5)
+    good = renewal(key, fresh_key(), "lamp-A1", request_id="r3", order=3)
+    csr = csr_pem(fresh_key())
+    others = [
+        *(replace(good, **change) for change in ({"request_id": "r4"}, {"csr": csr}, {"order": 4})),
+        replace(good, order=None),
+        renewal(key, fresh_key(), "lamp-A2", request_id="r3"),
+    ]
+    before = await desk.everything()
+    for request in others:
+        asking = desk.renewing.renew(LAMP, request)
+        assert await code_of(asking) is Code.RENEWAL_SIGNATURE_INVALID
+    assert await desk.everything() == before
+    first, again = [accepted(await desk.renewing.renew(LAMP, good)) for _ in range(2)]
+    assert first.certificate_chain == again.certificate_chain
+
+
+async def test_a_recorded_renewal_is_worth_nothing_once_its_key_is_over(desk: Desk) -> None:
+    await desk.open_group(a_group(rotation_grace=timedelta()), None)
+    key = fresh_key()
+    await desk.join("A1", key)
+    recorded = renewal(key, fresh_key(), "lamp-A1", request_id="r3")
+    await rotate(desk, fresh_key())
+    before = await desk.everything()
+    asking = desk.renewing.renew(LAMP, recorded)
+    assert await code_of(asking) is Code.RENEWAL_SIGNATURE_INVALID
+    assert await desk.everything() == before
+
+
+async def test_a_key_that_is_put_out_while_its_signature_is_verified_renews_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = fresh_key()
+    old = await desk.join("A1", key)
+    await rotate(desk, fresh_key())
+    write = desk.registry.write
+
+    async def after_the_revocation(work: Callable[[WriteTransaction], Reply]) -> Reply:
+        await write(partial(revoke, desk.clock.at, old.serial))
+        return await write(work)
+
+    monkeypatch.setattr(desk.registry, "write", after_the_revocation)
+    code = await code_of(renew(desk, fresh_key(), by=key))
+    assert code is Code.RENEWAL_SIGNATURE_INVALID
+
+
+async def test_a_stranger_s_signature_doesn_t_reach_the_writer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.join("A1")
+    stranger = fresh_key()
+
+    async def nobody_may(_: object) -> None:
+        raise AssertionError("it reached the writer")
+
+    monkeypatch.setattr(desk.registry, "write", nobody_may)
+    code = await code_of(renew(desk, fresh_key(), by=stranger))
+    assert code is Code.RENEWAL_SIGNATURE_INVALID
+
+
+async def test_one_key_for_all_certificates_signs_for_as_long_as_one_of_them_counts(
+    desk: Desk,
+) -> None:
+    same = RotationKey.SAME_ALLOWED
+    await desk.open_group(a_group(rotation_key=same, rotation_grace=timedelta()), None)
+    key = fresh_key()
+    await desk.join("A1", key)
+    for _ in range(3):
+        await rotate(desk, key)
+        event = (await desk.events())[-1]
+        assert "in its grace" not in (event.detail or "")
+    await desk.superseding.revoke_superseded()
+    await renew(desk, key)
+    await renew(desk, key)
+    assert len(await desk.certificates()) == 5
