@@ -151,6 +151,12 @@ class ReadTransaction(AuditReads, RolloutReads, RotationReads, Protocol):
     def groups(self) -> list[EnrollmentGroup]: ...
     def enrollments(self, wanted: EnrollmentFilter) -> list[Enrollment]: ...
     def count_enrollments(self, group: GroupName) -> int: ...
+    def enrolled(self, group: GroupName, serials: Sequence[SerialNumber]) -> set[SerialNumber]:
+        """Those of `serials` that are on the group's allow-list."""
+
+    def claimed(self, group: GroupName, serials: Sequence[SerialNumber]) -> set[SerialNumber]:
+        """Those of `serials` that a device of the group has, whatever its state."""
+
     def device(self, device_id: DeviceId) -> Device | None: ...
     def devices(self, wanted: DeviceFilter) -> list[Device]: ...
     def count_devices(self, wanted: DeviceFilter | None = None) -> dict[DeviceState, int]:
@@ -212,6 +218,9 @@ class WriteTransaction(ReadTransaction, AuditWrites, RolloutWrites, RotationWrit
 
     def add_enrollments(self, enrollments: Iterable[Enrollment]) -> int:
         """Adds what isn't there yet; returns how many that were."""
+
+    def remove_enrollments(self, group: GroupName, serials: Sequence[SerialNumber]) -> None:
+        """Takes them off the group's allow-list; devices stay as they are."""
 
     def save_device(self, device: Device) -> None:
         """Adds it, or replaces what has its id.

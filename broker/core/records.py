@@ -219,6 +219,7 @@ class EventKind(StrEnum):
     CLAIM_CERTIFICATE_ALARM = "claim_certificate.alarm"
     GROUP_APPLIED = "group.applied"
     ENROLLMENTS_IMPORTED = "enrollments.imported"
+    ENROLLMENTS_REMOVED = "enrollments.removed"
     CRL_PUBLISHED = "crl.published"
     CRL_REPAIRED = "crl.repaired"
     ROLLOUT_STARTED = "rollout.started"

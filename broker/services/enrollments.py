@@ -81,6 +81,27 @@ async def import_serials(
     return Imported(added, total - added, bad)
 
 
+async def preview_import(
+    registry: Registry, group: GroupName, entries: Iterable[SerialNumber | BadLine]
+) -> Imported:
+    """What `import_serials` would do; nothing is changed. Remembers each new serial number, so that
+    one that stands twice in the file counts once.
+
+    Raises:
+        Problem: GROUP_UNKNOWN.
+    """
+    await require_group(registry, group)
+    new: set[SerialNumber] = set()
+    total = bad = 0
+    chunks = _chunks(entries)
+    while chunk := await asyncio.to_thread(next, chunks, None):
+        serials = [entry for entry in chunk if not isinstance(entry, BadLine)]
+        new.update(set(serials) - await _known(registry, group, serials))
+        total += len(serials)
+        bad += len(chunk) - len(serials)
+    return Imported(len(new), total - len(new), bad)
+
+
 async def require_group(registry: Registry, name: GroupName) -> None:
     """Returns when there is such a group.
 
@@ -89,6 +110,12 @@ async def require_group(registry: Registry, name: GroupName) -> None:
     """
     if await registry.read(lambda view: view.group(name)) is None:
         raise unknown_group(name)
+
+
+async def _known(
+    registry: Registry, group: GroupName, serials: list[SerialNumber]
+) -> set[SerialNumber]:
+    return await registry.read(lambda view: view.enrolled(group, serials))
 
 
 async def _keep(

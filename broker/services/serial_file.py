@@ -1,7 +1,8 @@
 """Reading an allow-list of serial numbers line by line, however long it is.
 
-CSV with a header that has a column `serial`, or with a single column and no header; or JSON Lines,
-each line an object with a member `serial`. Memory stays at one line.
+CSV with a header that has a column `serial`, or with a single column and no header, if its first
+line has a digit; or JSON Lines, each line an object with a member `serial`. Memory stays at one
+line.
 """
 
 import csv
@@ -120,8 +121,20 @@ def _column(header: list[str]) -> int | None:
     if COLUMN in titles:
         return titles.index(COLUMN)
     if len(header) == 1:
+        _refuse_mistaken(header[0].strip())
         return None
     raise _not_a_list(f"No column is called {COLUMN!r}; the columns are {', '.join(titles)[:200]}.")
+
+
+def _refuse_mistaken(first: str) -> None:
+    """A serial number without a digit is rare, and a misspelled header isn't."""
+    if first.replace("_", "").replace("-", "").isalpha():
+        raise Problem(
+            ProblemCode.SERIAL_FILE_INVALID,
+            f"The first line, {first[:80]!r}, looks like a column's name, and isn't {COLUMN!r}.",
+            f"Call the column {COLUMN!r}. If it's a serial number, put a line {COLUMN!r} above it. "
+            "Nothing was changed.",
+        )
 
 
 def _checked(number: int, text: str) -> SerialNumber | BadLine:

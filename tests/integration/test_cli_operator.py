@@ -224,7 +224,7 @@ def test_an_import_with_bad_lines_keeps_nothing_unless_told(equipped: Operator) 
     assert "nothing was imported" in refused.err
     assert equipped("enroll", "count", "--json").json() == [{"group": "lamps", "enrollments": 0}]
     done = equipped.succeeds("enroll", "import", serials, "--group", "lamps", "--skip-bad")
-    assert done.out == "2 added, 0 there already, 1 bad lines.\n"
+    assert done.out == "2 added, 0 there already, 1 bad line.\n"
     assert equipped("enroll", "count", "--json").json() == [{"group": "lamps", "enrollments": 2}]
 
 

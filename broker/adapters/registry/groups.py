@@ -1,6 +1,6 @@
 """Enrollment groups and their allow-lists in the registry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby, islice
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from broker.adapters.registry.errors import conflict
 from broker.adapters.registry.moments import loaded, stored
-from broker.adapters.registry.schema import ENROLLMENT, ENROLLMENT_GROUP, GROUP_CLAIM
+from broker.adapters.registry.schema import DEVICE, ENROLLMENT, ENROLLMENT_GROUP, GROUP_CLAIM
 from broker.adapters.registry.session import Part, Row, Session, Upsert
 from broker.core.keys import KeyType
 from broker.core.records import (
@@ -49,6 +49,10 @@ _ADD_CLAIM: Final = sa.insert(_CLAIM).values(
 _REMOVE_CLAIMS: Final = sa.delete(_CLAIM).where(_CLAIM.c.group_name == sa.bindparam("wanted"))
 _ADD_ENROLLMENT: Final = Upsert(
     ENROLLMENT, key=("group_name", "serial"), kept=frozenset({"imported_at"})
+)
+_REMOVE_ENROLLMENT: Final = sa.delete(ENROLLMENT).where(
+    ENROLLMENT.c.group_name == sa.bindparam("wanted_group"),
+    ENROLLMENT.c.serial == sa.bindparam("wanted_serial"),
 )
 _COUNT_ENROLLMENTS: Final = sa.select(sa.func.count()).where(
     ENROLLMENT.c.group_name == sa.bindparam("wanted")
@@ -141,6 +145,27 @@ class Groups(Part):
                 ],
             )
         return added
+
+    def remove_enrollments(self, group: GroupName, serials: Sequence[SerialNumber]) -> None:
+        rows = [{"wanted_group": group, "wanted_serial": serial} for serial in serials]
+        self._session.write(_REMOVE_ENROLLMENT, rows)
+
+    def enrolled(self, group: GroupName, serials: Sequence[SerialNumber]) -> set[SerialNumber]:
+        return self._among(ENROLLMENT, group, serials)
+
+    def claimed(self, group: GroupName, serials: Sequence[SerialNumber]) -> set[SerialNumber]:
+        return self._among(DEVICE, group, serials)
+
+    def _among(
+        self, table: sa.Table, group: GroupName, serials: Sequence[SerialNumber]
+    ) -> set[SerialNumber]:
+        found: set[SerialNumber] = set()
+        waiting = iter(serials)
+        while chunk := list(islice(waiting, _IMPORT_CHUNK)):
+            column = table.c.serial
+            query = sa.select(column).where(table.c.group_name == group, column.in_(chunk))
+            found.update(SerialNumber(serial) for (serial,) in self._session.select(query))
+        return found
 
     def enrollments(self, wanted: EnrollmentFilter) -> list[Enrollment]:
         line = ENROLLMENT.c

@@ -10,7 +10,7 @@ from broker.core.keys import KeyType
 from broker.core.records import Enrollment, Reprovision, RotationKey, Serials
 from broker.ports import EnrollmentFilter, RegistryConflict, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
-from tests.support.records import NOW, a_claim_certificate, a_group
+from tests.support.records import NOW, a_claim_certificate, a_device, a_group
 from tests.support.registries import add_batch
 
 BATCH = a_claim_certificate().name
@@ -170,6 +170,24 @@ async def test_importing_an_allow_list_again_adds_what_is_new(registry: SqlRegis
     assert await registry.write(lambda tx: tx.add_enrollments(iter(more))) == 3
     assert await registry.write(lambda tx: tx.add_enrollments([more[-1]])) == 0
     assert await registry.read(lambda tx: tx.count_enrollments(LAMPS)) == 1503
+
+
+async def test_serial_numbers_are_found_and_taken_off_the_list(registry: SqlRegistry) -> None:
+    await registry.write(add_batch)
+    many = [SerialNumber(f"A{n}") for n in range(2500)]
+    lines = [Enrollment(LAMPS, serial, NOW) for serial in many]
+    await registry.write(lambda tx: tx.add_enrollments(lines))
+    await registry.write(lambda tx: tx.save_device(a_device(serial=many[7])))
+    asked = [*many[:2000], SerialNumber("B1")]
+    assert await registry.read(lambda tx: tx.enrolled(LAMPS, asked)) == set(many[:2000])
+    assert await registry.read(lambda tx: tx.claimed(LAMPS, asked)) == {many[7]}
+    bulbs = GroupName("bulbs")
+    assert await registry.read(lambda tx: tx.enrolled(bulbs, asked)) == set()
+    assert await registry.read(lambda tx: tx.claimed(bulbs, asked)) == set()
+    await registry.write(lambda tx: tx.remove_enrollments(bulbs, asked))
+    await registry.write(lambda tx: tx.remove_enrollments(LAMPS, asked))
+    assert await registry.read(lambda tx: tx.enrolled(LAMPS, many)) == set(many[2000:])
+    assert await registry.read(lambda tx: tx.claimed(LAMPS, asked)) == {many[7]}
 
 
 async def test_a_line_that_stands_twice_counts_once(registry: SqlRegistry) -> None:

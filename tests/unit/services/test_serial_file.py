@@ -71,6 +71,15 @@ def test_what_is_no_list_is_refused(text: str) -> None:
     assert caught.value.code is ProblemCode.SERIAL_FILE_INVALID
 
 
+@pytest.mark.parametrize("header", ["seriel", "Serial_Number", "sn", "serial-no"])
+def test_a_misspelled_header_is_no_serial_number(header: str) -> None:
+    with pytest.raises(Problem, match=header) as caught:
+        read(f"{header}\nA1\n")
+    assert caught.value.code is ProblemCode.SERIAL_FILE_INVALID
+    assert "above it" in caught.value.remedy
+    assert read(f"serial\n{header}\n") == [header]
+
+
 def test_an_empty_file_has_no_serial_numbers() -> None:
     assert read("") == []
 
