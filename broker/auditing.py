@@ -9,7 +9,7 @@ from broker.audit_ports import AuditError
 from broker.core.findings import Finding, Level
 from broker.installation import Installation
 from broker.key_examination import needs_passphrase
-from broker.ports import Registry
+from broker.ports import ReadTransaction, Registry
 from broker.services.audit_verification import AUDIT_LOG, examine_audit, verify
 
 
@@ -26,9 +26,14 @@ async def verified(installation: Installation, registry: Registry) -> AsyncItera
 
 
 async def examined(installation: Installation, registry: Registry) -> list[Finding]:
-    """Whether the log is sealed to its end, and can be; nothing where it never was."""
+    """Whether the log is sealed to its end, and can be; nothing where it never was.
+
+    Raises:
+        RegistryError: the registry failed.
+    """
     folder = AuditFolder(installation.home.path)
-    if not await asyncio.to_thread(folder.is_used):
+    is_used = await asyncio.to_thread(folder.is_used)
+    if not is_used and not await registry.read(_was_sealed):
         return []
     try:
         key = await asyncio.to_thread(FileAuditKey.for_looking, folder)
@@ -39,6 +44,10 @@ async def examined(installation: Installation, registry: Registry) -> list[Findi
         return [_not_sealed(f"{error.message}.", f"{error.remedy}.")]
     now = installation.clock.now()
     return await examine_audit(registry, key, FileAuditHead(folder), now)
+
+
+def _was_sealed(view: ReadTransaction) -> bool:
+    return view.newest_audit_seal() is not None or view.audit_floor() is not None
 
 
 def _check_key(installation: Installation, folder: AuditFolder) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from broker.adapters.audit_files import AuditFolder
 from broker.adapters.brokers.admin_socket import visit
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.adapters.ca import findings as ca_findings
@@ -35,7 +36,7 @@ from broker.services.claim_crl_findings import examine_claim_crl
 from broker.services.doctor import examine_registry, registry_failed
 from broker.services.problems import Problem
 from broker.services.rollout_findings import examine_rollouts
-from broker.services.update_findings import examine_updates
+from broker.services.update_findings import examine_lost_updates, examine_updates
 from broker.settings import BrokerKind, ZoneSettings
 from broker.updating import update_repository
 
@@ -103,9 +104,12 @@ def _examine_machine(home: MusterHome) -> Iterator[Finding]:
     yield from _examine_settings(home.settings)
     yield from _examine_root_key(home)
     yield from examine_passphrase(home)
-    for path, others in ((home.ca, 0o077), (home.run, 0o022), (home.settings, 0o077)):
-        yield from _examine_mode(path, others)
-    yield from _examine_mode(home.registry, 0o077)
+    for path in (home.ca, home.settings, home.registry):
+        yield from _examine_mode(path, 0o077)
+    # Who may write to a folder can put another in the place of anything in it.
+    folders = (home.tls, home.trust, home.crl, home.run, AuditFolder(home.path).path)
+    for path in (home.path, *folders, home.updates):
+        yield from _examine_mode(path, 0o022)
     for path in home.updates.glob("keys/*.key"):
         yield from _examine_mode(path, 0o077)
     yield _examine_disk(home.path)
@@ -182,6 +186,8 @@ async def _examine_registry(installation: Installation) -> list[Finding]:
             found += await examine_ca_rollover(registry, installation.clock)
             found += await _examine_claim_crl(installation, registry)
             found += await examined(installation, registry)
+            repository = update_repository(installation.home, None)
+            found += await examine_lost_updates(registry, repository)
             return found + await examine_rollouts(registry, installation.clock)
     except RegistryError as error:
         return [registry_failed(error)]

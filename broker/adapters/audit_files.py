@@ -40,7 +40,7 @@ class AuditFolder:
         self.head = self.path / "head.json"
 
     def is_used(self) -> bool:
-        """Whether the log was ever sealed here. Blocks."""
+        """Whether there is a key, or was meant to be. Blocks."""
         return self.path.exists()
 
 

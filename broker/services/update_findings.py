@@ -1,11 +1,13 @@
 """What is wrong, or soon will be, with the update repository."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from broker.core.findings import Finding, Level
 from broker.core.metadata_lifetime import support_state
+from broker.ports import Registry
 from broker.update_ports import Lapse, PublishedTarget, UpdateError, UpdateRepository
 
 _REMEDIES: Final = {
@@ -33,6 +35,25 @@ def examine_updates(repository: UpdateRepository, now: datetime) -> list[Finding
         message = f"Signed and fresh, with {len(targets):,} images."
         findings = [Finding(Level.OK, "updates", "update repository", message)]
     return [*findings, *_examine_support(targets, now)]
+
+
+async def examine_lost_updates(registry: Registry, repository: UpdateRepository) -> list[Finding]:
+    """That there is no repository, although the registry holds what was rolled out from one.
+
+    Raises:
+        RegistryError: the registry failed.
+    """
+    try:
+        if await asyncio.to_thread(repository.files):
+            return []
+    except UpdateError:
+        return []  # `examine_updates` says so
+    if not await registry.read(lambda view: view.rollouts(1)):
+        return []
+    message = "It is gone, and the registry holds rollouts: nothing is signed, and soon devices "
+    message += "refuse every update."
+    remedy = "Restore updates/ from the backup of this home."
+    return [Finding(Level.ERROR, "updates", "update repository", message, remedy)]
 
 
 def lapse_finding(lapse: Lapse, now: datetime) -> Finding:

@@ -62,6 +62,9 @@ def test_what_is_fine_is_shown_when_asked_for(operator: Operator) -> None:
         ("muster.toml", 0o644, "muster.toml"),
         ("registry.db", 0o644, "registry.db"),
         ("run", 0o777, "run"),
+        ("trust", 0o775, "trust"),
+        ("crl", 0o777, "crl"),
+        ("", 0o777, "home"),
     ],
 )
 def test_what_others_can_get_at_is_an_error(

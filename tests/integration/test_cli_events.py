@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -64,3 +65,8 @@ async def test_the_running_service_seals_what_happens(stack: Stack) -> None:
     (found,) = [line for line in map(json.loads, out.splitlines()) if line["check"] == "audit_log"]
     assert found["level"] == "ok"
     assert open_installation(stack.home.path, None).settings.audit.keep.days == 400
+    shutil.rmtree(folder.path)
+    status, out, _ = await run_muster(stack, "doctor", "--json")
+    (gone,) = [line for line in map(json.loads, out.splitlines()) if line["check"] == "audit_log"]
+    assert (status, gone["level"]) == (1, "error")
+    assert "backup" in gone["remedy"]

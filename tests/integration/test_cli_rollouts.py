@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.support.stack import Stack
 from tests.support.update_devices import update_device, workshop_of
 
 IMAGE = "meter/1.0.0/firmware.bin"
+LOST = ("updates", "error")
 
 
 @pytest.fixture
@@ -46,6 +48,19 @@ def test_a_rollout_is_named_after_its_image_and_steered_by_its_name(operator: Op
     (status,) = operator.succeeds("update", "status", "--json").json()
     assert [each["name"] for each in status["rollouts"]] == ["meter-1-0-0", "meter-1-0-0-2"]
     assert status["unsupported_devices"] == 0
+
+
+def test_a_repository_that_is_gone_is_missed_when_something_was_rolled_out(
+    operator: Operator,
+) -> None:
+    def missed() -> list[str]:
+        findings = operator("doctor", "--json").json()
+        return [each["remedy"] for each in findings if (each["check"], each["level"]) == LOST]
+
+    operator.succeeds("update", "push", IMAGE, "--all")
+    assert missed() == []
+    shutil.rmtree(operator.home / "updates")
+    assert missed() == ["Restore updates/ from the backup of this home."]
 
 
 def test_a_rollout_is_held_until_its_release(operator: Operator) -> None:
