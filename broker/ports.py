@@ -162,6 +162,9 @@ class ReadTransaction(AuditReads, RolloutReads, RotationReads, Protocol):
     def count_devices(self, wanted: DeviceFilter | None = None) -> dict[DeviceState, int]:
         """How many are in each state, of all or of those that `wanted` finds on all its pages."""
 
+    def count_expired(self, now: datetime) -> int:
+        """How many members only time keeps out: see `records.has_expired`."""
+
     def certificate_by_fingerprint(self, certificate: Fingerprint) -> Certificate | None: ...
     def certificate_by_serial(self, serial: CertificateSerial) -> Certificate | None: ...
     def certificates_of(self, device_ids: Sequence[DeviceId]) -> list[Certificate]:

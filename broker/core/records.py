@@ -1,5 +1,6 @@
 """What the registry holds, as values. Times are aware and in UTC."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -134,6 +135,19 @@ class Certificate:
         is_out = self.state is CertificateState.REVOKED or self.held_at is not None
         is_over = self.grace_until is not None and now >= self.grace_until
         return not is_out and not is_over and now < self.not_after
+
+
+def has_expired(device: Device, certificates: Iterable[Certificate], now: datetime) -> bool:
+    """Whether it's a member whose certificates let it in no more, because the one that it proved
+    has expired.
+
+    Args:
+        certificates: all of the device's.
+    """
+    held = list(certificates)
+    is_member = device.state in (DeviceState.ACTIVE, DeviceState.ROTATING)
+    was_proven = any(each.state is CertificateState.ACTIVE for each in held)
+    return is_member and was_proven and not any(each.is_live(now) for each in held)
 
 
 class RevocationReason(StrEnum):

@@ -39,13 +39,15 @@ class _Contents:
     newest_event: datetime | None
     alarms: list[Event]
     waiting: list[LockOut]
+    expired: int
+    """Members that only time keeps out."""
 
 
 async def examine_registry(registry: Registry, clock: Clock) -> list[Finding]:
     """Whether the registry answers, and what its groups and claim certificates lead to."""
     now = clock.now()
     try:
-        contents = await registry.read(_load)
+        contents = await registry.read(lambda view: _load(view, now))
         lines = await registry.read(lambda view: len(view.revocations(now)))
     except RegistryError as error:
         return [registry_failed(error)]
@@ -54,6 +56,7 @@ async def examine_registry(registry: Registry, clock: Clock) -> list[Finding]:
     findings += _examine_alarms(contents.alarms, now)
     findings += _examine_lock_outs(contents.waiting, now)
     findings += _examine_crl_size(lines)
+    findings += _examine_expired(contents.expired)
     for group, enrollments in contents.groups:
         findings += _examine_group(group, enrollments)
     listed = {name for group, _ in contents.groups for name in group.claim_certificates}
@@ -79,7 +82,7 @@ _NO_GROUPS: Final = Finding(
 )
 
 
-def _load(view: ReadTransaction) -> _Contents:
+def _load(view: ReadTransaction, now: datetime) -> _Contents:
     newest = view.events(EventFilter(limit=1))
     return _Contents(
         view.claim_certificates(),
@@ -87,6 +90,7 @@ def _load(view: ReadTransaction) -> _Contents:
         newest[0].at if newest else None,
         view.events(EventFilter(kind=EventKind.CLAIM_CERTIFICATE_ALARM)),
         view.waiting_lock_outs(_WAITING_AT_MOST),
+        view.count_expired(now),
     )
 
 
@@ -141,6 +145,19 @@ def _examine_crl_size(lines: int) -> Iterator[Finding]:
             f"The fleet's CRL has {lines:,} lines, so a revocation may take longer than a second.",
             "A line stays until its certificate expires: shorten certificate_lifetime in the group "
             "files; it holds from each device's next renewal on.",
+        )
+
+
+def _examine_expired(expired: int) -> Iterator[Finding]:
+    if expired:
+        yield Finding(
+            Level.WARNING,
+            "expired",
+            "devices",
+            f"The certificates of {expired:,} members have expired: the fleet's broker refuses "
+            "them.",
+            "See 'muster devices list --expired'. They recover by themselves within their group's "
+            "recover_within; later by 'muster devices approve-recovery ID' (docs/recovery.md).",
         )
 
 

@@ -8,7 +8,8 @@ from typing import Final
 from broker.core.records import Event, EventKind
 from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import GroupName, SerialNumber
-from broker.services.enrollments import CHUNK, unknown_group
+from broker.services.enrollments import CHUNK
+from broker.services.problems import unknown_group
 
 _EMPTY: Final[tuple[SerialNumber, ...]] = ()
 

@@ -60,6 +60,8 @@ async def test_an_expired_device_comes_back_and_its_old_key_doesn_t(
 ) -> None:
     old = await expired(stack, tmp_path, "A1")
     assert not await is_admitted(stack, as_client(stack, old, tmp_path))
+    assert "lamp-A1\tactive, expired\t" in await shown(stack, "list", "--expired")
+    assert "state\tactive, expired\n" in await shown(stack, "show", "lamp-A1")
     key = fresh_key()
     request = old.recovery(key)
     new = old.given(key, await recover(stack, request))
@@ -74,6 +76,15 @@ async def test_an_expired_device_comes_back_and_its_old_key_doesn_t(
     assert len(await stack.certificates()) == 2
     (event,) = await stack.events_of(EventKind.RECOVERY_ACCEPTED)
     assert (event.device_id, event.serial_number) == (old.device_id, "A1")
+    assert "lamp-A1" not in await shown(stack, "list", "--expired")
+    assert "lamp-A1\tactive\t" in await shown(stack, "list")
+
+
+async def shown(stack: Stack, *arguments: str) -> str:
+    """By 'muster devices …'."""
+    status, out, err = await run_muster(stack, "devices", *arguments)
+    assert status == 0, err
+    return out
 
 
 async def test_a_replay_gets_nothing_but_the_same_certificate(stack: Stack, tmp_path: Path) -> None:

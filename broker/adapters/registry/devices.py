@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from broker.adapters.registry.errors import conflict
 from broker.adapters.registry.moments import loaded, loaded_or_none, stored, stored_or_none
 from broker.adapters.registry.schema import CERTIFICATE, DEVICE, ENROLLMENT
 from broker.adapters.registry.session import Part, Session, Upsert
-from broker.core.lifecycle import DeviceState
+from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Device, RevocationReason
 from broker.ports import DeviceFilter
 from broker.protocol.names import ClaimName, DeviceId, GroupName, SerialNumber
@@ -35,6 +36,26 @@ _STANDING: Final = sa.select(_ON_LIST, _T).select_from(
     )
 )
 _COUNT: Final = sa.select(_T.c.state, sa.func.count()).group_by(_T.c.state)
+_PROVEN: Final = CERTIFICATE.alias("proven")
+_OTHER: Final = CERTIFICATE.alias("other")
+_MOMENT: Final = sa.bindparam("moment", type_=sa.BigInteger)
+_LIVE: Final = sa.exists().where(
+    _OTHER.c.device_id == _PROVEN.c.device_id,
+    _OTHER.c.state != CertificateState.REVOKED.value,
+    _OTHER.c.held_at.is_(None),
+    _OTHER.c.not_after > _MOMENT,
+    sa.or_(_OTHER.c.grace_until.is_(None), _OTHER.c.grace_until > _MOMENT),
+)
+_EXPIRED: Final = (
+    sa.select(sa.func.count())
+    .select_from(_PROVEN.join(_T, _T.c.id == _PROVEN.c.device_id))
+    .where(
+        sa.or_(_T.c.state == DeviceState.ACTIVE.value, _T.c.state == DeviceState.ROTATING.value),
+        _PROVEN.c.state == CertificateState.ACTIVE.value,
+        _PROVEN.c.not_after <= _MOMENT,
+        ~_LIVE,
+    )
+)
 
 SAVE: Final = Upsert(_T, key=("id",))
 
@@ -79,6 +100,10 @@ class Devices(Part):
         for state, count in self._session.select(query):
             counts[DeviceState(state)] = count
         return counts
+
+    def count_expired(self, now: datetime) -> int:
+        self._session.flush()
+        return int(self._session.rows(_EXPIRED, {"moment": stored(now)})[0][0])
 
     def save_device(self, device: Device) -> None:
         slot = (device.group, device.serial)

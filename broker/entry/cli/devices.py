@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from broker.core.lifecycle import CertificateState, DeviceState
-from broker.core.records import Certificate, Device
+from broker.core.records import Certificate, Device, has_expired
 from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli import device_acts, recovery
 from broker.entry.cli.options import JsonOption, common, with_registry
@@ -45,6 +45,9 @@ def list_(
     unsupported: Annotated[
         bool, typer.Option("--unsupported", help="Only those whose software's support has ended.")
     ] = False,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Only members whose certificates have expired.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """All devices, by name."""
@@ -55,7 +58,7 @@ def list_(
         limit=_PAGE,
     )
     installation = common(context).installation()
-    shown = _Shown(installation.clock.now(), unsupported, as_json)
+    shown = _Shown(installation.clock.now(), unsupported, expired, as_json)
     with_registry(installation, lambda registry: _list(registry, wanted, shown))
 
 
@@ -71,18 +74,20 @@ def show(
     found = with_registry(installation, lambda registry: _one(registry, device_id))
     device = found.device
     until = let_in_until(found.certificates, now)
+    expired = has_expired(device, found.certificates, now)
     if as_json:
         more = {
+            "expired": expired,
             "let_in_until": until,
-            "certificates": [certificate_json(each) for each in found.certificates],
+            "certificates": [certificate_json(each, now) for each in found.certificates],
             "software": software_json(found.software, now),
             "updates": [report_json(each) for each in found.reports],
         }
         emit(device_json(device) | more)
         return
-    _show_device(device, until)
+    _show_device(device, until, expired=expired)
     show_software(found.software, found.reports, now)
-    _show_certificates(found.certificates)
+    _show_certificates(found.certificates, now)
     note(f"Its history: 'muster events --device {device.id}'.")
 
 
@@ -92,7 +97,14 @@ class _Shown:
 
     now: datetime
     unsupported: bool
+    expired: bool
     as_json: bool
+
+    def includes(self, line: "_Line") -> bool:
+        """Whether it's one of those that were asked for."""
+        if self.expired and not line.expired:
+            return False
+        return not self.unsupported or _is_unsupported(line, self.now)
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ class _Line:
 
     device: Device
     let_in_until: datetime | None
+    expired: bool
     software: DeviceUpdate | None
 
 
@@ -117,7 +130,7 @@ class _One:
 async def _list(registry: Registry, wanted: DeviceFilter, shown: _Shown) -> None:
     total = 0
     async for page in _pages(registry, wanted, shown.now):
-        lines = [each for each in page if not shown.unsupported or _is_unsupported(each, shown.now)]
+        lines = [each for each in page if shown.includes(each)]
         _show_lines(lines, shown, is_first=total == 0)
         total += len(lines)
     if not shown.as_json:
@@ -146,7 +159,12 @@ async def _page(registry: Registry, wanted: DeviceFilter, now: datetime) -> list
         for certificate in view.certificates_of(ids):
             held[certificate.device_id].append(certificate)
         return [
-            _Line(device, let_in_until(held[device.id], now), known.get(device.id))
+            _Line(
+                device,
+                let_in_until(held[device.id], now),
+                has_expired(device, held[device.id], now),
+                known.get(device.id),
+            )
             for device in devices
         ]
 
@@ -157,6 +175,7 @@ def _show_lines(lines: list[_Line], shown: _Shown, *, is_first: bool) -> None:
     if shown.as_json:
         for line in lines:
             more = {
+                "expired": line.expired,
                 "let_in_until": line.let_in_until,
                 "software": software_json(line.software, shown.now),
             }
@@ -165,7 +184,7 @@ def _show_lines(lines: list[_Line], shown: _Shown, *, is_first: bool) -> None:
     rows = [
         (
             line.device.id,
-            line.device.state.value,
+            _state(line.device, line.expired),
             line.device.group,
             line.device.serial,
             shown_time(line.device.activated_at),
@@ -198,9 +217,13 @@ def _until(moment: datetime | None) -> str:
     return "no certificate" if moment is None else shown_time(moment)
 
 
-def _show_device(device: Device, until: datetime | None) -> None:
+def _state(device: Device, expired: bool) -> str:
+    return f"{device.state.value}, expired" if expired else device.state.value
+
+
+def _show_device(device: Device, until: datetime | None, *, expired: bool) -> None:
     fields = {
-        "state": device.state.value,
+        "state": _state(device, expired),
         "group": device.group,
         "serial": device.serial,
         "registered": shown_time(device.registered_at),
@@ -211,11 +234,11 @@ def _show_device(device: Device, until: datetime | None) -> None:
     table(("field", "value"), list((fields | reported).items()), title=f"device {device.id}")
 
 
-def _show_certificates(certificates: list[Certificate]) -> None:
+def _show_certificates(certificates: list[Certificate], now: datetime) -> None:
     rows = [
         (
             certificate.serial,
-            _standing(certificate),
+            _standing(certificate, now),
             certificate.claim_name or "-",
             shown_time(certificate.not_before),
             shown_time(certificate.not_after),
@@ -227,10 +250,12 @@ def _show_certificates(certificates: list[Certificate]) -> None:
     table(columns, rows, title="certificates, oldest first")
 
 
-def _standing(certificate: Certificate) -> str:
+def _standing(certificate: Certificate, now: datetime) -> str:
     """Where it stands; of one that was superseded, until when it still lets its holder in."""
     if certificate.held_at:
         return "held"
+    if certificate.state is not CertificateState.REVOKED and now >= certificate.not_after:
+        return f"{certificate.state.value}, expired"
     if certificate.state is CertificateState.SUPERSEDED:
         return f"superseded, good until {shown_time(certificate.grace_until)}"
     return certificate.state.value

@@ -96,11 +96,12 @@ def let_in_until(certificates: Iterable[Certificate], now: datetime) -> datetime
     return max(ends, default=None)
 
 
-def certificate_json(certificate: Certificate) -> Json:
+def certificate_json(certificate: Certificate, now: datetime) -> Json:
     """An operational certificate; its PEM is public, but long, and so left out."""
     return {
         "certificate_serial": certificate.serial,
         "state": certificate.state,
+        "expired": now >= certificate.not_after,
         "claim_name": certificate.claim_name,
         "certificate_sha256": certificate.certificate_sha256,
         "key_sha256": certificate.key_sha256,

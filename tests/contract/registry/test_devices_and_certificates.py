@@ -1,14 +1,22 @@
 """Devices and their operational certificates."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.lifecycle import CertificateState, DeviceState
-from broker.core.records import Certificate, Device, RevocationReason
-from broker.ports import DeviceFilter, RegistryConflict, Revocation, WriteTransaction
+from broker.core.records import Certificate, Device, RevocationReason, has_expired
+from broker.ports import (
+    DeviceFilter,
+    ReadTransaction,
+    RegistryConflict,
+    Revocation,
+    WriteTransaction,
+)
 from broker.protocol.names import CertificateSerial, DeviceId, GroupName, SerialNumber
 from tests.support.records import (
     NOW,
@@ -40,6 +48,10 @@ async def add_certificates(registry: SqlRegistry, *certificates: Certificate) ->
             tx.save_certificate(certificate)
 
     await registry.write(work)
+
+
+def count_expired(view: ReadTransaction, now: datetime) -> int:
+    return view.count_expired(now)
 
 
 def revoked(certificate: Certificate) -> Certificate:
@@ -299,3 +311,39 @@ async def test_a_work_sees_its_own_certificates_by_every_way(registry: SqlRegist
 
     await add_devices(registry)
     await registry.write(work)
+
+
+@pytest.mark.parametrize("state", [DeviceState.ACTIVE, DeviceState.ROTATING, DeviceState.SUSPENDED])
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        {"state": CertificateState.ISSUED},
+        {
+            "state": CertificateState.REVOKED,
+            "revoked_at": NOW,
+            "revoked_for": RevocationReason.OPERATOR,
+        },
+        {"state": CertificateState.ISSUED, "held_at": NOW},
+        {"state": CertificateState.ISSUED, "not_after": NOW},
+        {"state": CertificateState.SUPERSEDED, "grace_until": NOW},
+        {"state": CertificateState.SUPERSEDED, "grace_until": NOW + timedelta(seconds=1)},
+    ],
+)
+async def test_who_has_expired_is_counted_as_it_is_shown(
+    registry: SqlRegistry, state: DeviceState, other: dict[str, Any] | None
+) -> None:
+    device = a_device(state=state)
+    held = [a_certificate(state=CertificateState.ACTIVE, not_after=NOW)]
+    if other is not None:
+        more = {"serial": CertificateSerial("d2"), "key_sha256": a_fingerprint("other key")}
+        sha256 = a_fingerprint("other")
+        held.append(a_certificate(certificate_sha256=sha256, **more, **other))
+    await add_devices(registry, device)
+    await add_certificates(registry, *held)
+    assert not has_expired(device, held, NOW - timedelta(seconds=1))
+    for now in (NOW, NOW - timedelta(seconds=1)):
+        counted = await registry.read(partial(count_expired, now=now))
+        assert counted == int(has_expired(device, held, now))
+    is_kept_out = other is None or not a_certificate(**other).is_live(NOW)
+    assert has_expired(device, held, NOW) is (is_kept_out and state is not DeviceState.SUSPENDED)

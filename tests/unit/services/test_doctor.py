@@ -28,6 +28,7 @@ from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, Serial
 from broker.services import doctor
 from broker.services.doctor import examine_registry
 from tests.support.operating import NOW, SetClock, fresh_registry
+from tests.support.records import a_certificate
 from tests.support.registries import add_batch, certificate_number, device_number
 from tests.unit.services.test_groups import group
 
@@ -189,6 +190,20 @@ async def test_acts_that_a_broker_still_owes(registry: Registry) -> None:
     done = replace(owed, crl_at=asked, disconnected_at=asked)
     await registry.write(lambda view: view.save_lock_out(done))
     assert await troubles(registry) == []
+
+
+async def test_members_that_expired_are_counted(registry: Registry) -> None:
+    await keep(registry)
+    device = Device(DeviceId("lamp-A1"), LAMPS.name, SerialNumber("A0"), DeviceState.ACTIVE, NOW)
+    last = a_certificate(
+        state=CertificateState.ACTIVE, claim_name=CLAIM.name, not_before=NOW, not_after=NOW
+    )
+    await registry.write(lambda view: view.save_device(device))
+    await registry.write(lambda view: view.save_certificate(last))
+    (finding,) = await troubles(registry)
+    assert (finding.level, finding.check) == (Level.WARNING, "expired")
+    assert finding.message.startswith("The certificates of 1 members have expired")
+    assert "approve-recovery" in finding.remedy
 
 
 @pytest.mark.parametrize(("ago", "count"), [(timedelta(hours=2), 1), (timedelta(days=2), 0)])
