@@ -1,9 +1,11 @@
 """Real agents update themselves over real brokers: metadata, assignments, blocks, reports."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 
 from broker.core.rollout import Progress, Selection
@@ -22,6 +24,7 @@ from device_client.status_note import StatusFile
 from device_client.timekeeping import Timekeeper
 from device_client.update import config, entry
 from device_client.update.config import Component, DeviceConfig
+from tests.support.acting import run_muster
 from tests.support.device_agents import QUICK, utc_now
 from tests.support.stack import Stack
 from tests.support.update_devices import workshop_of
@@ -92,6 +95,53 @@ def runs(slots: Path) -> bytes | None:
         return (slots / "current" / "image").read_bytes()
     except FileNotFoundError:
         return None
+
+
+async def test_the_contact_for_weaknesses_travels_with_the_image(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """From the command that adds an image to what is said of who runs it, at both ends."""
+    workshop = await asyncio.to_thread(workshop_of, stack, tmp_path)
+    contact, image = "mailto:security@example.com", tmp_path / "firmware.bin"
+    image.write_bytes(b"firmware")
+    facts = ("--model", MODEL, "--version", "1.0.0", "--security-counter", "1")
+    key = str(workshop.keys / "targets-1")
+    for words in (
+        ("add", str(image), *facts, "--contact", contact),
+        ("sign", "--yes", "--key", key),
+        ("publish",),
+    ):
+        outcome, _, err = await run_muster(stack, "update", *words)
+        assert outcome == 0, err
+    await stack.installation.standard([])
+    await stack.installation.enroll(["A1"])
+    path = f"{MODEL}/1.0.0/firmware.bin"
+    async with updating(stack, workshop, tmp_path / "one", "A1"):
+
+        async def says(*running: str) -> bool:
+            return [list(each) for each in await running_paths(stack)] == [list(running)]
+
+        await eventually(lambda: says("main"), within=60)
+        (device,) = await stack.devices()
+        assert contact not in (await run_muster(stack, "devices", "show", device.id))[1]
+        await push(stack, workshop, path, "first")
+        await eventually(lambda: says(path), within=60)
+    _, shown, _ = await run_muster(stack, "devices", "show", device.id)
+    assert f"weaknesses to\t{contact}" in shown
+    _, told, _ = await run_muster(stack, "devices", "show", device.id, "--json")
+    assert json.loads(told)["software"]["vulnerability_contacts"] == [contact]
+    assert contact in await device_status(tmp_path / "one")
+
+
+async def running_paths(stack: Stack) -> list[list[str]]:
+    return [sorted(each) for each in await running(stack)]
+
+
+async def device_status(state: Path) -> str:
+    """What `muster-device status` prints."""
+    with redirect_stdout(StringIO()) as printed:
+        assert await asyncio.to_thread(cli.main, ["status", "--state", str(state)]) == 0
+    return printed.getvalue()
 
 
 async def test_install_and_roll_back(stack: Stack, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`muster devices`: who is in the fleet."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Final
@@ -14,6 +15,7 @@ from broker.entry.cli import device_acts, recovery
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import counted, emit, note, table
 from broker.entry.cli.software_shown import (
+    contacts_of,
     has_ended,
     report_json,
     show_software,
@@ -21,9 +23,12 @@ from broker.entry.cli.software_shown import (
     software_json,
 )
 from broker.entry.cli.views import certificate_json, device_json, let_in_until, shown_time
+from broker.installation import Installation
 from broker.ports import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, DeviceId, GroupName
 from broker.services.problems import unknown_device
+from broker.update_ports import UpdateError
+from broker.updating import update_repository
 
 commands = typer.Typer(help="Devices, their certificates and their states.", no_args_is_help=True)
 device_acts.add_to(commands)
@@ -75,20 +80,30 @@ def show(
     device = found.device
     until = let_in_until(found.certificates, now)
     expired = has_expired(device, found.certificates, now)
+    contacts = _contacts(installation, found.software)
     if as_json:
+        software = software_json(found.software, now)
         more = {
             "expired": expired,
             "let_in_until": until,
             "certificates": [certificate_json(each, now) for each in found.certificates],
-            "software": software_json(found.software, now),
+            "software": software and software | {"vulnerability_contacts": contacts},
             "updates": [report_json(each) for each in found.reports],
         }
         emit(device_json(device) | more)
         return
     _show_device(device, until, expired=expired)
-    show_software(found.software, found.reports, now)
+    show_software(found.software, found.reports, now, contacts)
     _show_certificates(found.certificates, now)
     note(f"Its history: 'muster events --device {device.id}'.")
+
+
+def _contacts(installation: Installation, software: DeviceUpdate | None) -> tuple[str, ...]:
+    """None while the update repository can't be read: that is for 'muster doctor' to say."""
+    with suppress(UpdateError):
+        published = update_repository(installation.home, installation.passphrase).targets()
+        return contacts_of(software, published)
+    return ()
 
 
 @dataclass(frozen=True)

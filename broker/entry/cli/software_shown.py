@@ -1,11 +1,21 @@
 """What devices run, by their own signed reports, as the commands show it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli.output import note, table
 from broker.entry.cli.views import Json, shown_time
+from broker.update_ports import PublishedTarget
+
+
+def contacts_of(
+    known: DeviceUpdate | None, published: Iterable[PublishedTarget]
+) -> tuple[str, ...]:
+    """To whom weaknesses of what a device runs are told, as its published images say."""
+    runs = {} if known is None else known.running
+    found = (x.facts.vulnerability_contact for x in published if x.path in runs)
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def software_json(known: DeviceUpdate | None, now: datetime) -> Json | None:
@@ -50,7 +60,10 @@ def software_cells(known: DeviceUpdate | None, now: datetime) -> tuple[str, str]
 
 
 def show_software(
-    known: DeviceUpdate | None, reports: Sequence[KnownReport], now: datetime
+    known: DeviceUpdate | None,
+    reports: Sequence[KnownReport],
+    now: datetime,
+    contacts: Sequence[str] = (),
 ) -> None:
     """What one device runs, and how its updates ended; nothing when it never had any."""
     if known is None:
@@ -59,6 +72,7 @@ def show_software(
         "runs": ", ".join(_image(*each) for each in known.running.items()) or "-",
         "security counter": "-" if known.security_counter is None else str(known.security_counter),
         "supported until": _support(known, now),
+        "weaknesses to": ", ".join(contacts) or "-",
         "last report": shown_time(known.reported_at),
         "said": " ".join(filter(None, (known.phase, known.code))) or "-",
         "rollout": known.rollout or "-",
