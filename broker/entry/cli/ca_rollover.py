@@ -19,6 +19,7 @@ from broker.entry.cli.options import (
     common,
     warn_unserved,
     with_registry,
+    with_registry_watched,
 )
 from broker.entry.cli.output import counted, emit, note, progress, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
@@ -84,7 +85,7 @@ def status(
         rollovers = CaRollovers(registry, installation.clock)
         return await (_watch(rollovers) if watch else rollovers.standing())
 
-    standing = with_registry(installation, look)
+    standing = with_registry_watched(installation, look)
     _show(installation, standing, as_json)
     if left and not as_json:
         table(("left",), [(name,) for name in standing.left_names])

@@ -1,6 +1,7 @@
 """What all commands share: where the installation is, and the passphrase of its keys."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ MAX_PASSPHRASE: Final = 1024
 PASSPHRASE_VARIABLE: Final = "MUSTER_PASSPHRASE_FILE"  # noqa: S105 - a name
 MAX_WAVE: Final = 1_000_000
 """Devices; more than any fleet has."""
+_INTERRUPTED: Final = 128 + signal.SIGINT
 _HERE: Final = Path("muster-home")
 _SYSTEM: Final = Path("/etc/muster")
 
@@ -82,6 +84,18 @@ def with_registry(
             return await work(registry)
 
     return asyncio.run(run())
+
+
+def with_registry_watched(
+    installation: Installation, work: Callable[[Registry], Awaitable[ResultT]]
+) -> ResultT:
+    """As `with_registry`, for work that only looks on: who leaves by Ctrl-C is told what that does,
+    with the exit status that shells have for it."""
+    try:
+        return with_registry(installation, work)
+    except KeyboardInterrupt:
+        note("No longer watched; it goes on.")
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def warn_unserved(installation: Installation) -> None:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+_NUMBERS: Final = 28
+"""Columns for a short bar, how many of 100,000, and the time."""
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -61,8 +64,10 @@ def table(
 def progress(description: str, total: int | None) -> Iterator[Progress]:
     """A bar on stderr while the block runs, moved by `advance`; none without a terminal."""
     console = _console(stderr=True)
+    # The numbers matter more than the words where there isn't room for both.
+    words = Column(no_wrap=True, overflow="ellipsis", max_width=max(8, console.width - _NUMBERS))
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=words),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

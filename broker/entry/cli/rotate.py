@@ -24,6 +24,7 @@ from broker.entry.cli.options import (
     common,
     warn_unserved,
     with_registry,
+    with_registry_watched,
 )
 from broker.entry.cli.output import emit, note, progress, say, table
 from broker.entry.cli.views import campaign_json, rotation_json, shown_time
@@ -106,7 +107,7 @@ def status(
     """How far a campaign is."""
     installation = common(context).installation()
     if watch:
-        campaign = with_registry(installation, lambda registry: _watch(registry, number))
+        campaign = with_registry_watched(installation, lambda registry: _watch(registry, number))
     else:
         campaign = with_registry(installation, lambda registry: campaigns.find(registry, number))
     _show(campaign, as_json)

@@ -8,7 +8,14 @@ import typer
 
 from broker.core.rollout import Progress, RolloutInput
 from broker.core.update_records import Part
-from broker.entry.cli.options import DryRunOption, JsonOption, common, warn_unserved, with_registry
+from broker.entry.cli.options import (
+    DryRunOption,
+    JsonOption,
+    common,
+    warn_unserved,
+    with_registry,
+    with_registry_watched,
+)
 from broker.entry.cli.output import counted, emit, note, say
 from broker.entry.cli.rollout_shown import (
     conclude,
@@ -76,7 +83,9 @@ def show(
     installation = common(context).installation()
     if watch_:
         conclude(
-            with_registry(installation, lambda registry: watch(registry, name, as_json=as_json))
+            with_registry_watched(
+                installation, lambda registry: watch(registry, name, as_json=as_json)
+            )
         )
         return
     if devices or at is not None:

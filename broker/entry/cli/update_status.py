@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.core.update_views import RepositoryView, RoleView, TargetView
-from broker.entry.cli.options import JsonOption, common, with_registry
+from broker.entry.cli.options import JsonOption, common, with_registry, with_registry_watched
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.rollout_shown import conclude, rollout_json, show_rollouts, watch
 from broker.entry.cli.update_options import update_desk_of
@@ -32,7 +32,9 @@ def status(
     being rolled out."""
     installation = common(context).installation()
     if watch_:
-        conclude(with_registry(installation, lambda registry: _watch_newest(registry, as_json)))
+        conclude(
+            with_registry_watched(installation, lambda registry: _watch_newest(registry, as_json))
+        )
         return
     view = update_desk_of(context).view()
     now = installation.clock.now()
