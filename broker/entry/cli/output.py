@@ -11,6 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.entry.cli.narrow import NOTHING, widths, without_empty
+
+_FRAME: Final = 3
+"""Letters that a column's frame takes."""
 _NUMBERS: Final = 28
 """Columns for a short bar, how many of 100,000, and the time."""
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -43,21 +47,42 @@ def table(
     *,
     show_columns: bool = True,
 ) -> None:
-    """A picture on a terminal; elsewhere lines of tab-separated columns, the first their names.
+    """A picture on a terminal, or a line for each cell where it's too narrow for one; elsewhere
+    lines of tab-separated columns, the first their names.
 
-    A cell that is a level (`ok`, `warning`, `error`) is coloured.
+    On a terminal each call is a picture of its own, without columns in which nothing is. A cell
+    that is a level (`ok`, `warning`, `error`) is coloured.
     """
     console = _console(stderr=False)
     if not console.is_terminal:
         for row in (columns, *rows) if show_columns else rows:
             print("\t".join(_printable(cell).replace("\n", " ") for cell in row))
         return
-    picture = Table(title=title or None, title_justify="left", show_header=show_columns)
-    for column in columns:
-        picture.add_column(column, overflow="fold")
-    for row in rows:
-        picture.add_row(*(Text(_printable(cell), STYLES.get(cell, "")) for cell in row))
+    shown = without_empty(columns, [[_printable(cell) for cell in row] for row in rows])
+    fitting = widths(shown, console.width - _FRAME * len(shown[0]) - 1)
+    if fitting is None:
+        _print_records(console, shown, title)
+        return
+    picture = Table(title=title or None, title_justify="left")
+    for column, width in zip(shown[0], fitting, strict=True):
+        picture.add_column(column, overflow="fold", width=width)
+    for row in shown[1:]:
+        picture.add_row(*(_cell(cell) for cell in row))
     console.print(picture)
+
+
+def _print_records(console: Console, shown: Sequence[Sequence[str]], title: str) -> None:
+    if title:
+        console.print(Text(title))
+    for row in shown[1:]:
+        for column, cell in zip(shown[0], row, strict=True):
+            if cell not in NOTHING:
+                console.print(Text(f"{column}: ").append_text(_cell(cell)), soft_wrap=True)
+        console.print()
+
+
+def _cell(text: str) -> Text:
+    return Text(text, STYLES.get(text, ""))
 
 
 @contextmanager
