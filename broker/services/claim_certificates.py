@@ -110,10 +110,15 @@ async def find(registry: Registry, name: str) -> ClaimUse:
     return await registry.read(work)
 
 
-async def revoke(registry: Registry, clock: Clock, name: str) -> ClaimCertificate:
+async def revoke(
+    registry: Registry, clock: Clock, name: str, reason: str | None = None
+) -> ClaimCertificate:
     """From now on no claim with it is accepted; the claim broker's CRL is `publish_crl`'s.
 
     Doing it again changes nothing.
+
+    Args:
+        reason: why, in the operator's words, for the audit log.
 
     Raises:
         Problem: CLAIM_CERTIFICATE_UNKNOWN.
@@ -125,6 +130,7 @@ async def revoke(registry: Registry, clock: Clock, name: str) -> ClaimCertificat
             return claim
         revoked = replace(claim, revoked_at=clock.now())
         view.save_claim_certificate(revoked)
+        used = f"after {claim.claims} of {claim.max_claims} claims"
         view.add_event(
             Event(
                 clock.now(),
@@ -132,7 +138,7 @@ async def revoke(registry: Registry, clock: Clock, name: str) -> ClaimCertificat
                 claim_name=claim.name,
                 group=view.group_of_claim(claim.name),
                 code=RevocationReason.OPERATOR,
-                detail=f"after {claim.claims} of {claim.max_claims} claims",
+                detail=f"{used}: {reason}" if reason else used,
             )
         )
         return revoked

@@ -290,6 +290,43 @@ def _record(operator: Operator, code: str, detail: str | None) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("devices", "list", "--group", "nope"), "group_unknown"),
+        (("devices", "list", "--claim", "nope"), "claim_certificate_unknown"),
+        (("devices", "list", "--claimed-by", "nope"), "claim_certificate_unknown"),
+        (("events", "--device", "nope"), "device_unknown"),
+        (("events", "--claim", "nope"), "claim_certificate_unknown"),
+    ],
+)
+def test_a_name_that_nobody_ever_had_is_no_empty_list(
+    equipped: Operator, arguments: tuple[str, ...], code: str
+) -> None:
+    for as_json in ((), ("--json",)):
+        refused = equipped(*arguments, *as_json)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"[{code}]" in refused.err
+        assert "try: " in refused.err
+
+
+def test_the_events_of_who_is_gone_are_found(equipped: Operator) -> None:
+    asyncio.run(_record_about(equipped, "gone", "batch-0"))
+    for who in (("--device", "gone"), ("--claim", "batch-0"), ("--claimed-by", "batch-0")):
+        (event,) = equipped.succeeds("events", *who, "--json").json()
+        assert (event["device_id"], event["claim_name"]) == ("gone", "batch-0")
+    assert equipped.succeeds("devices", "list", "--group", "lamps", "--json").json() == []
+    assert equipped.succeeds("devices", "list", "--claim", "batch-1", "--json").json() == []
+
+
+async def _record_about(operator: Operator, device: str, claim: str) -> None:
+    opened = installation.open_installation(operator.home, None)
+    kind = EventKind.CLAIM_ACCEPTED
+    event = Event(opened.clock.now(), kind, device_id=device, claim_name=claim)
+    async with opened.registry() as registry:
+        await registry.write(lambda view: view.add_event(event))
+
+
 def test_without_a_terminal_a_list_is_lines_of_tabs(equipped: Operator) -> None:
     lines = equipped.succeeds("group", "list").out.splitlines()
     assert [len(line.split("\t")) for line in lines] == [5, 5]

@@ -26,6 +26,8 @@ from broker.entry.cli.views import certificate_json, device_json, let_in_until, 
 from broker.installation import Installation
 from broker.ports import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, DeviceId, GroupName
+from broker.services import claim_certificates
+from broker.services.enrollments import require_group
 from broker.services.problems import unknown_device
 from broker.update_ports import UpdateError
 from broker.updating import update_repository
@@ -45,7 +47,10 @@ def list_(
     state: Annotated[DeviceState | None, typer.Option(help="Only these.")] = None,
     group: Annotated[str | None, typer.Option(help="Only of this group.")] = None,
     claim: Annotated[
-        str | None, typer.Option(help="Only those that claimed with this claim certificate.")
+        str | None,
+        typer.Option(
+            "--claim", "--claimed-by", help="Only those that claimed with this claim certificate."
+        ),
     ] = None,
     unsupported: Annotated[
         bool, typer.Option("--unsupported", help="Only those whose software's support has ended.")
@@ -143,6 +148,11 @@ class _One:
 
 
 async def _list(registry: Registry, wanted: DeviceFilter, shown: _Shown) -> None:
+    # A name that nobody has would be an empty list, and so no alarm.
+    if wanted.group is not None:
+        await require_group(registry, wanted.group)
+    if wanted.claim_name is not None:
+        await claim_certificates.find(registry, wanted.claim_name)
     total = 0
     async for page in _pages(registry, wanted, shown.now):
         lines = [each for each in page if shown.includes(each)]

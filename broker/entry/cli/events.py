@@ -12,8 +12,10 @@ from broker.entry.cli import events_audit
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
 from broker.entry.cli.views import event_json, shown_time
-from broker.ports import EventFilter, Registry
+from broker.ports import EventFilter, ReadTransaction, Registry
 from broker.protocol.codes import EXPLANATIONS
+from broker.protocol.names import ClaimName, DeviceId
+from broker.services.problems import unknown_claim_certificate, unknown_device
 
 _PAGE: Final = 1000
 _PAUSE_S: Final = 0.5
@@ -30,7 +32,9 @@ def events(
     context: typer.Context,
     device: Annotated[str | None, typer.Option(help="Of this device's name.")] = None,
     serial: Annotated[str | None, typer.Option(help="Of this serial number.")] = None,
-    claim: Annotated[str | None, typer.Option(help="Of this claim certificate.")] = None,
+    claim: Annotated[
+        str | None, typer.Option("--claim", "--claimed-by", help="Of this claim certificate.")
+    ] = None,
     kind: Annotated[EventKind | None, typer.Option(help="Of this kind.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 50,
     follow: Annotated[
@@ -49,6 +53,8 @@ def events(
 
 
 async def _events(registry: Registry, wanted: EventFilter, *, follow: bool, as_json: bool) -> None:
+    if not follow:  # which may wait for somebody's first event
+        await registry.read(lambda view: _refuse_unknown(view, wanted))
     found = (await _page(registry, wanted))[::-1]
     if follow or as_json:
         _print_lines(found, as_json)
@@ -56,6 +62,17 @@ async def _events(registry: Registry, wanted: EventFilter, *, follow: bool, as_j
         _print_table(found)
     if follow:
         await _follow(registry, wanted, found, as_json)
+
+
+def _refuse_unknown(view: ReadTransaction, wanted: EventFilter) -> None:
+    """A name that nobody has and nobody had would be no event, and so no alarm."""
+    device, claim = wanted.device_id, wanted.claim_name
+    is_known = device is None or view.device(DeviceId(device)) is not None
+    if device is not None and not (is_known or view.events(EventFilter(device, limit=1))):
+        raise unknown_device(device)
+    is_known = claim is None or view.claim_certificate(ClaimName(claim)) is not None
+    if claim is not None and not (is_known or view.events(EventFilter(claim_name=claim, limit=1))):
+        raise unknown_claim_certificate(claim)
 
 
 async def _page(registry: Registry, wanted: EventFilter) -> list[Event]:
