@@ -146,4 +146,6 @@ def test_a_home_that_was_found_and_not_named_is_said(operator: Operator) -> None
     found = Operator(operator.folder / "muster-home", operator.folder, operator.capture)
     arguments = ("devices", "suspend", "lamp-1", "--timeout", "0")
     assert "Home: " not in found.succeeds(*arguments).err
-    assert f"Home: {found.home}." in found.unnamed(*arguments).err
+    for line in (arguments, ("claim-cert", "revoke", "batch-7"), ("renew",), ("update", "discard")):
+        assert f"Home: {found.home}." in found.unnamed(*line).err, line
+    assert "Home: " not in found.unnamed("devices", "list").err

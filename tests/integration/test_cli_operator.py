@@ -327,6 +327,41 @@ async def _record_about(operator: Operator, device: str, claim: str) -> None:
         await registry.write(lambda view: view.add_event(event))
 
 
+def test_what_changes_something_says_it_in_json_too(operator: Operator) -> None:
+    create = ("claim-cert", "create", "batch-1", "--max-claims", "5", "--json")
+    (made,) = operator.succeeds(*create).json()
+    assert (made["name"], made["bundle"], made["state"]) == (
+        *("batch-1", "batch-1.bundle.json", "active"),
+    )
+    apply = ("group", "apply", operator.file("groups.toml", GROUP), "--json")
+    (tried,) = operator.succeeds(*apply, "--dry-run").json()
+    (applied,) = operator.succeeds(*apply).json()
+    assert (tried["dry_run"], applied["dry_run"]) == (True, False)
+    assert tried["changed"] == applied["changed"]
+    assert (applied["name"], applied["new"]) == ("lamps", True)
+    assert applied["changed"]["quota"] == {"before": None, "after": "5"}
+    (unchanged,) = operator.succeeds(*apply).json()
+    assert (unchanged["new"], unchanged["changed"]) == (False, {})
+    revoke = ("claim-cert", "revoke", "batch-1", "--reason", "leaked in Lyon", "--json")
+    (tried,) = operator.succeeds(*revoke, "--dry-run").json()
+    assert (tried["dry_run"], tried["state"]) == (True, "active")
+    (revoked,) = operator.succeeds(*revoke).json()
+    assert (revoked["dry_run"], revoked["state"]) == (False, "revoked")
+    assert revoked["crl_number"] >= 1
+    (event,) = operator.succeeds("events", "--kind", "claim_certificate.revoked", "--json").json()
+    assert event["detail"] == "after 0 of 5 claims: leaked in Lyon"
+
+
+def test_a_reason_that_the_log_wouldn_t_take_revokes_nothing(equipped: Operator) -> None:
+    assert equipped("claim-cert", "revoke", "batch-1", "--reason", "x" * 201).status == 2
+    (claim,) = equipped.succeeds("claim-cert", "list", "--json").json()
+    assert claim["state"] == "active"
+
+
+def test_the_help_shows_what_a_group_file_has(nobody: Operator) -> None:
+    assert "[groups.NAME]" in nobody.unnamed("group", "apply", "--help").out
+
+
 def test_without_a_terminal_a_list_is_lines_of_tabs(equipped: Operator) -> None:
     lines = equipped.succeeds("group", "list").out.splitlines()
     assert [len(line.split("\t")) for line in lines] == [5, 5]

@@ -63,6 +63,30 @@ def test_a_repository_that_is_gone_is_missed_when_something_was_rolled_out(
     assert missed() == ["Restore updates/ from the backup of this home."]
 
 
+def test_a_rollout_is_steered_in_json(operator: Operator) -> None:
+    operator.succeeds("update", "push", IMAGE, "--all", "--hold", "--name", "r1")
+    for act, state in (("release", "running"), ("pause", "paused"), ("resume", "running")):
+        (said,) = operator.succeeds("update", act, "r1", "--json").json()
+        assert (said["name"], said["state"]) == ("r1", state)
+    (tried,) = operator.succeeds("update", "retry", "r1", "--dry-run", "--json").json()
+    (queued,) = operator.succeeds("update", "retry", "r1", "--json").json()
+    assert tried == {"name": "r1", "dry_run": True, "queued": 0}
+    assert queued == {**tried, "dry_run": False}
+    (said,) = operator.succeeds("update", "cancel", "r1", "--reason", "old", "--json").json()
+    assert (said["state"], said["reason"]) == ("cancelled", "old")
+
+
+def test_nobody_signs_without_being_asked_or_saying_yes(operator: Operator) -> None:
+    keys = operator.folder / "keys"
+    said = ("--model", "meter", "--version", "1.1.0", "--security-counter", "1")
+    operator.succeeds("update", "add", operator.folder / "firmware.bin", *said)
+    refused = operator("update", "sign", "--key", keys / "targets-1.key")
+    assert refused.status == 1
+    assert "[confirmation_missing]" in refused.err
+    assert "--yes" in refused.err
+    assert "is signed by" not in refused.out
+
+
 def test_a_rollout_is_held_until_its_release(operator: Operator) -> None:
     held = operator.succeeds("update", "push", IMAGE, "--all", "--hold", "--name", "r1")
     assert "muster update release r1" in held.err

@@ -50,8 +50,8 @@ def write(operator: Operator, work: Callable[[WriteTransaction], None]) -> None:
 def test_a_campaign_s_life(operator: Operator) -> None:
     started = operator.succeeds("rotate", "start", "--all", "--wave", "1", "--reason", "drill")
     assert started.out == "campaign 1\n"
-    assert "2 devices are to renew, 60 a minute" in started.err
-    assert "1 others" in started.err
+    assert "To renew: 2 devices, 60 a minute: about 1 minute," in started.err
+    assert "without a proven certificate: 1 device." in started.err
     assert "rotate status 1 --watch" in started.err
     (told,) = operator.succeeds("rotate", "status", "--json").json()
     assert (told["state"], told["wave_size"], told["per_minute"]) == ("running", 1, 60)
@@ -71,6 +71,13 @@ def test_a_campaign_s_life(operator: Operator) -> None:
     assert listed[1].split("\t")[:4] == ["1", "cancelled", "all devices", "0/0"]
     events = operator.succeeds("events", "--kind", "rotation.cancelled").out
     assert "campaign 1" in events
+
+
+def test_a_campaign_is_steered_in_json(operator: Operator) -> None:
+    operator.succeeds("rotate", "start", "--claim", "batch-7")
+    for act, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        (said,) = operator.succeeds("rotate", act, "1", "--json").json()
+        assert (said["id"], said["state"]) == (1, state)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,7 @@ def test_who_hasn_t_followed_can_be_listed(operator: Operator) -> None:
     assert (row["device_id"], row["order"]) == ("lamp-1", 17)
     assert "lamp-1\t17" in operator.succeeds("rotate", "status", "--open").out
     cancelled = operator.succeeds("rotate", "cancel", "1")
-    assert "1 orders that were given are taken back" in cancelled.err
+    assert "Taken back: 1 order." in cancelled.err
 
 
 def test_devices_are_revoked_or_rotate_but_not_both(operator: Operator) -> None:
@@ -141,7 +148,7 @@ def test_devices_are_revoked_or_rotate_but_not_both(operator: Operator) -> None:
     refused = operator(*revoke, "--revoke-devices", "--rotate-devices")
     assert refused.status == 2
     shown = operator.succeeds(*revoke, "--rotate-devices", "--dry-run")
-    assert "2 devices are to renew" in shown.err
+    assert "To renew: 2 devices," in shown.err
     assert "stay members" not in shown.out
     operator.succeeds(*revoke, "--rotate-devices")
     (told,) = operator.succeeds("rotate", "list", "--json").json()

@@ -199,7 +199,7 @@ async def test_who_was_suspended_when_the_claim_certificate_leaked_rotates_when_
     revoking = ("claim-cert", "revoke", "batch-7", "--rotate-devices")
     status, _, err = await run_muster(stack, *revoking)
     assert status == 0, err
-    assert "1 others are suspended" in err
+    assert "without a proven certificate: 1 device." in err
     await follow(stack, lamp, tmp_path)
     number = CampaignId(1)
     await eventually(lambda: counts(stack, number, done=1, ordered=0))

@@ -10,7 +10,15 @@ from broker.core.campaign import Selection, SelectionKind
 from broker.core.durations import parse_duration
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import Device
-from broker.entry.cli.device_acts import TIMEOUT_S, How, TimeoutOption, carry_out
+from broker.entry.cli.asking import to_act_on
+from broker.entry.cli.device_acts import (
+    TIMEOUT_S,
+    How,
+    ReasonOption,
+    TimeoutOption,
+    carry_out,
+    checked_reason,
+)
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import STYLES, counted, emit, note, say, table
 from broker.entry.cli.rotate import begin
@@ -39,9 +47,10 @@ def create(
     output: Annotated[
         Path | None, typer.Option(help="The bundle's file (else NAME.bundle.json here).")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a claim certificate and the bundle to flash on a batch."""
-    installation = common(context).installation()
+    installation = to_act_on(context)
     path = output or Path(f"{name}.bundle.json")
     wanted = Wanted(name, max_claims, _lifetime(expires))
     authority = installation.claim_authority()
@@ -51,7 +60,11 @@ def create(
             registry, installation.clock, authority, wanted, SecretFile(path)
         ),
     )
-    say(str(path))
+    if as_json:
+        now = installation.clock.now()
+        emit(claim_json(claim, None, now) | {"bundle": str(path)})
+    else:
+        say(str(path))
     claims = counted(claim.max_claims, "claim")
     note(f"{claim.name}: {claims} until {shown_time(claim.not_after)}.")
     note(f"Whoever reads {path} can ask for membership: keep it 0600, flash it, delete it.")
@@ -98,28 +111,28 @@ def revoke(
     rotate_devices: Annotated[
         bool, typer.Option("--rotate-devices", help="And have its devices renew, at a safe pace.")
     ] = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> None:
     """Take a claim certificate back; devices that have claimed already stay, unless you say so."""
     if revoke_devices and rotate_devices:
         raise typer.BadParameter("who is revoked can't renew: give one of the two options")
-    installation = common(context).installation()
+    why = checked_reason(reason)
+    installation = to_act_on(context)
+    how = How(dry_run, as_json, timeout)
     if dry_run:
-        use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
-        _announce(use, stay=not (revoke_devices or rotate_devices))
+        _preview(installation, name, stay=not (revoke_devices or rotate_devices), as_json=as_json)
     else:
-        number = with_registry(installation, lambda registry: _revoke(installation, registry, name))
-        say(f"{name} is revoked.")
-        note(f"CRL number {number} is in place; a running service applies it within a second.")
+        _take_back(installation, name, why, as_json=as_json)
     if revoke_devices:
-        reason = f"claim certificate {name} was revoked"
-        wanted = device_acts.Wanted(DeviceInput.REVOKE, reason)
-        how = How(dry_run=dry_run, timeout_s=timeout)
+        because = why or f"claim certificate {name} was revoked"
+        wanted = device_acts.Wanted(DeviceInput.REVOKE, because)
         chosen = with_registry(installation, lambda registry: _claimed(registry, name))
         carry_out(installation, chosen, wanted, how)
     if rotate_devices:
-        _rotate(installation, name, dry_run=dry_run)
+        _rotate(installation, name, how)
 
 
 @commands.command("show")
@@ -153,7 +166,29 @@ def show(
     )
 
 
-def _rotate(installation: Installation, name: str, *, dry_run: bool) -> None:
+def _take_back(installation: Installation, name: str, reason: str | None, *, as_json: bool) -> None:
+    number = with_registry(
+        installation, lambda registry: _revoke(installation, registry, name, reason)
+    )
+    if as_json:
+        use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
+        shown = claim_json(use.claim, use.group, installation.clock.now())
+        emit(shown | {"dry_run": False, "crl_number": number})
+    else:
+        say(f"{name} is revoked.")
+    note(f"CRL number {number} is in place; a running service applies it within a second.")
+
+
+def _preview(installation: Installation, name: str, *, stay: bool, as_json: bool) -> None:
+    use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
+    if as_json:
+        shown = claim_json(use.claim, use.group, installation.clock.now())
+        emit(shown | {"dry_run": True, "crl_number": None})
+    else:
+        _announce(use, stay=stay)
+
+
+def _rotate(installation: Installation, name: str, how: How) -> None:
     """Starts the campaign, unless one has begun since the revocation."""
     selection = Selection(SelectionKind.CLAIM, name)
     use = with_registry(installation, lambda registry: claim_certificates.find(registry, name))
@@ -163,7 +198,12 @@ def _rotate(installation: Installation, name: str, *, dry_run: bool) -> None:
     )
     if begun is None:
         reason = f"claim certificate {name} was revoked"
-        begin(installation, campaigns.Wanted(selection, reason=reason), dry_run=dry_run)
+        begin(
+            installation,
+            campaigns.Wanted(selection, reason=reason),
+            dry_run=how.dry_run,
+            as_json=how.as_json,
+        )
     elif begun.is_over:
         note(
             f"Campaign {begun.id} had its devices renew since: {begun.done:,} have followed, "
@@ -189,8 +229,10 @@ async def _claimed(registry: Registry, name: str) -> list[DeviceId]:
     return [device.id for device in devices]
 
 
-async def _revoke(installation: Installation, registry: Registry, name: str) -> int:
-    await claim_certificates.revoke(registry, installation.clock, name)
+async def _revoke(
+    installation: Installation, registry: Registry, name: str, reason: str | None
+) -> int:
+    await claim_certificates.revoke(registry, installation.clock, name, reason)
     try:
         return await claim_certificates.publish_crl(
             registry,
@@ -218,9 +260,10 @@ def _announce(use: ClaimUse, *, stay: bool) -> None:
         say(f"{claim.name} was revoked at {shown_time(claim.revoked_at)}; its CRL is signed anew.")
         return
     left = max(0, claim.max_claims - claim.claims)
-    say(f"{claim.name} (group {use.group or '-'}) would be revoked, with {left:,} claims unused.")
+    unused = counted(left, "claim")
+    say(f"{claim.name} (group {use.group or '-'}) would be revoked, with {unused} unused.")
     if stay:
-        say(f"The {claim.claims:,} devices that claimed with it stay members.")
+        say(f"Who claimed with it stays a member: {counted(claim.claims, 'device')}.")
         say("Nothing was changed.")
 
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from broker.core.records import EnrollmentGroup, Serials
+from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.files import read_text_file
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import counted, emit, note, say, table
-from broker.entry.cli.views import group_json
+from broker.entry.cli.views import change_json, group_json
 from broker.ports import ReadTransaction, Registry
 from broker.protocol.names import GroupName
 from broker.services import groups
@@ -27,12 +28,13 @@ Counted = tuple[EnrollmentGroup, int]
 @commands.command("apply")
 def apply(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="TOML with tables [groups.NAME].")],
+    file: Annotated[Path, typer.Argument(help="TOML with tables \\[groups.NAME].")],
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the groups what FILE says; groups that it doesn't name stay as they are."""
     wanted = read_group_file(read_text_file(file, MAX_GROUP_FILE))
-    installation = common(context).installation()
+    installation = to_act_on(context)
     changes = with_registry(
         installation,
         lambda registry: (
@@ -42,7 +44,10 @@ def apply(
         ),
     )
     for change in changes:
-        _show(change)
+        if as_json:
+            emit(change_json(change, dry_run=dry_run))
+        else:
+            _show(change)
     _conclude(changes, dry_run)
 
 

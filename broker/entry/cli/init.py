@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import common
 from broker.entry.cli.output import note, say
 from broker.initialise import Choices, ZoneChoice, initialise
@@ -59,7 +60,7 @@ def init(
 
 def renew_certificates(context: typer.Context, host: HostOption = None) -> None:
     """Renew the certificates of the brokers and the service; --host adds a name to them."""
-    installation = common(context).installation()
+    installation = to_act_on(context)
     for path in installation.renew_certificates(host or []):
         say(str(path))
     note("Restart the brokers and the service to use them.")
@@ -67,7 +68,7 @@ def renew_certificates(context: typer.Context, host: HostOption = None) -> None:
 
 def migrate(context: typer.Context) -> None:
     """Bring the registry to this release's schema; make a backup and stop the service first."""
-    common(context).installation().migrate()
+    to_act_on(context).migrate()
     say("The registry has this release's schema.")
 
 

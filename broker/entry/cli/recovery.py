@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from broker.core.durations import parse_duration
-from broker.entry.cli.options import JsonOption, common, with_registry
+from broker.entry.cli.asking import to_act_on
+from broker.entry.cli.options import JsonOption, with_registry
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.views import shown_time
 from broker.protocol.names import DeviceId
@@ -33,7 +34,7 @@ def approve(
         raise typer.BadParameter(str(error), param_hint="--for") from None
     if duration > MAX_LIFETIME:
         raise typer.BadParameter(f"at most {MAX_LIFETIME.days}d", param_hint="--for")
-    installation = common(context).installation()
+    installation = to_act_on(context)
     devices = [DeviceId(each) for each in ids]
     approved = with_registry(
         installation,

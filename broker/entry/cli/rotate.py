@@ -17,6 +17,7 @@ from broker.core.campaign import (
     SelectionKind,
 )
 from broker.core.campaign_pace import MAX_PER_MINUTE
+from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import (
     MAX_WAVE,
     DryRunOption,
@@ -26,7 +27,7 @@ from broker.entry.cli.options import (
     with_registry,
     with_registry_watched,
 )
-from broker.entry.cli.output import emit, note, progress, say, table
+from broker.entry.cli.output import counted, emit, note, progress, say, table
 from broker.entry.cli.views import campaign_json, rotation_json, shown_time
 from broker.installation import Installation
 from broker.ports import Registry
@@ -59,7 +60,12 @@ def start(
     everyone: Annotated[bool, typer.Option("--all", help="Every device of the fleet.")] = False,
     claimed_by: Annotated[
         str | None,
-        typer.Option(metavar="CLAIM", help="All that claimed with this claim certificate."),
+        typer.Option(
+            "--claimed-by",
+            "--claim",
+            metavar="CLAIM",
+            help="All that claimed with this claim certificate.",
+        ),
     ] = None,
     per_minute: Annotated[
         int, typer.Option(min=1, max=MAX_PER_MINUTE, help="How many are ordered in a minute.")
@@ -83,7 +89,7 @@ def start(
     if reason is not None and len(reason) > MAX_REASON:
         raise typer.BadParameter(f"at most {MAX_REASON} letters", param_hint="--reason")
     wanted = Wanted(selection, per_minute, wave, reason)
-    begin(common(context).installation(), wanted, dry_run=dry_run, as_json=as_json)
+    begin(to_act_on(context), wanted, dry_run=dry_run, as_json=as_json)
 
 
 @commands.command("status")
@@ -117,21 +123,21 @@ def status(
 
 
 @commands.command("pause")
-def pause(context: typer.Context, number: NumberArgument) -> None:
+def pause(context: typer.Context, number: NumberArgument, as_json: JsonOption = False) -> None:
     """Order nobody else for now; those who were ordered follow."""
-    _change(context, number, CampaignInput.PAUSE)
+    _change(context, number, CampaignInput.PAUSE, as_json=as_json)
 
 
 @commands.command("resume")
-def resume(context: typer.Context, number: NumberArgument) -> None:
+def resume(context: typer.Context, number: NumberArgument, as_json: JsonOption = False) -> None:
     """Go on with a paused campaign."""
-    _change(context, number, CampaignInput.RESUME)
+    _change(context, number, CampaignInput.RESUME, as_json=as_json)
 
 
 @commands.command("cancel")
-def cancel(context: typer.Context, number: NumberArgument) -> None:
+def cancel(context: typer.Context, number: NumberArgument, as_json: JsonOption = False) -> None:
     """End it; orders that weren't followed yet are taken back."""
-    _change(context, number, CampaignInput.CANCEL)
+    _change(context, number, CampaignInput.CANCEL, as_json=as_json)
 
 
 @commands.command("list")
@@ -185,16 +191,16 @@ def begin(
 def _announce(wanted: Wanted, preview: Preview) -> None:
     minutes = -(-preview.members // wanted.per_minute)
     note(
-        f"{preview.members:,} devices are to renew, {wanted.per_minute:,} a minute: about "
-        f"{minutes:,} minutes, and longer for those that are switched off."
+        f"To renew: {counted(preview.members, 'device')}, {wanted.per_minute:,} a minute: about "
+        f"{counted(minutes, 'minute')}, and longer for those that are switched off."
     )
     if preview.held:
         note(
-            f"{preview.held:,} others are suspended, or haven't proven a certificate: the campaign "
-            "waits, and orders them when they're members."
+            f"Suspended, or without a proven certificate: {counted(preview.held, 'device')}. The "
+            "campaign waits, and orders them when they're members."
         )
     if preview.others:
-        note(f"{preview.others:,} others hold no certificate and are left out.")
+        note(f"Left out, as they hold no certificate: {counted(preview.others, 'device')}.")
 
 
 def _selection(
@@ -215,16 +221,19 @@ def _selection(
     return chosen[0]
 
 
-def _change(context: typer.Context, number: int, happens: CampaignInput) -> None:
-    installation = common(context).installation()
+def _change(context: typer.Context, number: int, happens: CampaignInput, *, as_json: bool) -> None:
+    installation = to_act_on(context)
     campaign = with_registry(
         installation,
         lambda registry: campaigns.change(registry, installation.clock, number, happens),
     )
-    say(f"campaign {campaign.id} is {campaign.state}")
+    if as_json:
+        emit(campaign_json(campaign))
+    else:
+        say(f"campaign {campaign.id} is {campaign.state}")
     if campaign.ordered and happens is not CampaignInput.RESUME:
-        what = "are taken back" if happens is CampaignInput.CANCEL else "may still be followed"
-        note(f"{campaign.ordered:,} orders that were given {what}.")
+        what = "Taken back" if happens is CampaignInput.CANCEL else "May still be followed"
+        note(f"{what}: {counted(campaign.ordered, 'order')}.")
 
 
 async def _watch(registry: Registry, number: int | None) -> Campaign:

@@ -2,15 +2,15 @@
 
 import typer
 
-from broker.entry.cli.options import common
+from broker.entry.cli.asking import to_act_on
 from broker.updating import UpdateDesk, update_desk
 
 
 def update_desk_of(context: typer.Context) -> UpdateDesk:
-    """The repository in the home that the command line names.
+    """The repository that the command is about to change, in the home that is named or found.
 
     Raises:
         Problem: there is no home, or its settings can't be used.
     """
-    installation = common(context).installation()
+    installation = to_act_on(context)
     return update_desk(installation.home, lambda: installation.passphrase)

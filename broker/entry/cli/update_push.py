@@ -12,6 +12,7 @@ import typer
 from broker.core.durations import parse_duration
 from broker.core.rollout import Rollout, RolloutState, Selection, Timing
 from broker.core.rollout_pace import EVERYBODY, Pace, StopRule
+from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import (
     MAX_WAVE,
     DryRunOption,
@@ -121,7 +122,7 @@ def push(
     as_json: JsonOption = False,
 ) -> None:
     """Have devices install images, in waves and at a pace; stops by itself when too many fail."""
-    installation = common(context).installation()
+    installation = common(context).installation() if dry_run else to_act_on(context)
     now = installation.clock.now()
     published = update_repository(installation.home, None).targets()
     wanted = Push(

@@ -8,6 +8,8 @@ import typer
 
 from broker.core.rollout import Progress, RolloutInput
 from broker.core.update_records import Part
+from broker.entry.cli.asking import to_act_on
+from broker.entry.cli.device_acts import ReasonOption, checked_reason
 from broker.entry.cli.options import (
     DryRunOption,
     JsonOption,
@@ -29,12 +31,9 @@ from broker.entry.cli.rollout_shown import (
 from broker.ports import Registry
 from broker.protocol.names import DeviceId
 from broker.services import rollouts
-from broker.services.device_acts import MAX_REASON
+from broker.services.rollouts import RolloutView
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The rollout's name.")]
-ReasonOption = Annotated[
-    str | None, typer.Option(help="Why, in your words; it's kept in the audit log.")
-]
 _PAGE: Final = 1000
 
 
@@ -99,24 +98,34 @@ def show(
         show_rollout(view)
 
 
-def release(context: typer.Context, name: NameArgument) -> None:
+def release(context: typer.Context, name: NameArgument, as_json: JsonOption = False) -> None:
     """Tell the devices of a rollout that was held."""
-    _steer(context, name, RolloutInput.RELEASE, None)
+    _steer(context, name, RolloutInput.RELEASE, None, as_json=as_json)
 
 
-def pause(context: typer.Context, name: NameArgument, reason: ReasonOption = None) -> None:
+def pause(
+    context: typer.Context,
+    name: NameArgument,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tell nobody else for now; who has been told goes on."""
-    _steer(context, name, RolloutInput.PAUSE, reason)
+    _steer(context, name, RolloutInput.PAUSE, reason, as_json=as_json)
 
 
-def resume(context: typer.Context, name: NameArgument) -> None:
+def resume(context: typer.Context, name: NameArgument, as_json: JsonOption = False) -> None:
     """Go on with a paused rollout."""
-    _steer(context, name, RolloutInput.RESUME, None)
+    _steer(context, name, RolloutInput.RESUME, None, as_json=as_json)
 
 
-def cancel(context: typer.Context, name: NameArgument, reason: ReasonOption = None) -> None:
+def cancel(
+    context: typer.Context,
+    name: NameArgument,
+    reason: ReasonOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """End it; devices that were told and haven't switched are called back."""
-    _steer(context, name, RolloutInput.CANCEL, reason)
+    _steer(context, name, RolloutInput.CANCEL, reason, as_json=as_json)
 
 
 def retry(
@@ -127,21 +136,26 @@ def retry(
         typer.Option("--device", metavar="ID", help="Only this one; repeatable."),
     ] = None,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Offer the same images again to devices that failed, or were called back."""
-    installation = common(context).installation()
+    installation, named = to_act_on(context), device or []
+    found = with_registry(
+        installation,
+        lambda registry: (
+            rollouts.retriable(registry, name, named)
+            if dry_run
+            else rollouts.retry(registry, installation.clock, name, named)
+        ),
+    )
+    if as_json:
+        emit({"name": name, "dry_run": dry_run, "queued": found})
     if dry_run:
-        found = with_registry(
-            installation, lambda registry: rollouts.retriable(registry, name, device or [])
-        )
-        say(f"{counted(found, 'device')} would be in the queue again.")
+        if not as_json:
+            say(f"{counted(found, 'device')} would be in the queue again.")
         note("Nothing was changed.")
         return
-    requeued = with_registry(
-        installation,
-        lambda registry: rollouts.retry(registry, installation.clock, name, device or []),
-    )
-    note(f"Queued again: {counted(requeued, 'device')}.")
+    note(f"Queued again: {counted(found, 'device')}.")
     warn_unserved(installation)
 
 
@@ -177,12 +191,17 @@ async def _page(
     return await registry.read(lambda view: view.parts(name, among, after, _PAGE))
 
 
-def _steer(context: typer.Context, name: str, wanted: RolloutInput, reason: str | None) -> None:
-    if reason is not None and len(reason) > MAX_REASON:
-        raise typer.BadParameter(f"at most {MAX_REASON} letters", param_hint="--reason")
-    installation = common(context).installation()
-    rollout = with_registry(
-        installation,
-        lambda registry: rollouts.steer(registry, installation.clock, name, wanted, reason),
-    )
-    note(f"{rollout.name} is {rollout.state}.")
+def _steer(
+    context: typer.Context, name: str, wanted: RolloutInput, reason: str | None, *, as_json: bool
+) -> None:
+    why = checked_reason(reason)
+    installation = to_act_on(context)
+
+    async def act(registry: Registry) -> RolloutView:
+        await rollouts.steer(registry, installation.clock, name, wanted, why)
+        return await rollouts.look(registry, name)
+
+    view = with_registry(installation, act)
+    if as_json:
+        emit(rollout_json(view))
+    note(f"{view.rollout.name} is {view.rollout.state}.")

@@ -8,15 +8,15 @@ import typer
 
 from broker.core.update_views import RepositoryView, RoleView, TargetView
 from broker.entry.cli.options import JsonOption, common, with_registry, with_registry_watched
-from broker.entry.cli.output import emit, note, table
+from broker.entry.cli.output import counted, emit, note, table
 from broker.entry.cli.rollout_shown import conclude, rollout_json, show_rollouts, watch
-from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import missing_table, staged_json
 from broker.entry.cli.views import Json, shown_time
 from broker.ports import Registry
 from broker.services import rollouts
 from broker.services.problems import Problem, ProblemCode
 from broker.services.rollouts import RolloutView
+from broker.updating import update_desk
 
 _SHORT = 16
 
@@ -36,7 +36,7 @@ def status(
             with_registry_watched(installation, lambda registry: _watch_newest(registry, as_json))
         )
         return
-    view = update_desk_of(context).view()
+    view = update_desk(installation.home, lambda: installation.passphrase).view()
     now = installation.clock.now()
     fleet = with_registry(installation, lambda registry: _fleet(registry, now))
     if as_json:
@@ -83,7 +83,7 @@ def _show_fleet(fleet: _Fleet) -> None:
         show_rollouts(fleet.moving, title="being rolled out")
     if fleet.unsupported:
         note(
-            f"{fleet.unsupported:,} devices run something whose support has ended: "
+            f"Whose software's support has ended: {counted(fleet.unsupported, 'device')}; see "
             "'muster devices list --unsupported'.",
             "yellow",
         )

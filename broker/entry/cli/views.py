@@ -20,6 +20,7 @@ from broker.core.records import (
 from broker.protocol.names import GroupName
 from broker.services.ca_rollover import Standing
 from broker.services.device_acts import Acted, Effect
+from broker.services.groups import GroupChange
 from broker.services.lock_out import milliseconds
 
 Json = dict[str, object]
@@ -65,6 +66,18 @@ def group_json(group: EnrollmentGroup, enrollments: int) -> Json:
         "rotation_key": group.rotation_key,
         "rotation_grace": format_duration(group.rotation_grace),
         "recover_within": format_duration(group.recover_within),
+    }
+
+
+def change_json(change: GroupChange, *, dry_run: bool) -> Json:
+    """What applying a group file changes, or would change, in one group."""
+    return {
+        "name": change.group.name,
+        "dry_run": dry_run,
+        "new": change.is_new,
+        "changed": {
+            each.field: {"before": each.before, "after": each.after} for each in change.fields
+        },
     }
 
 
