@@ -179,11 +179,11 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     ),
     Code.SERIAL_TAKEN: Explanation(
         "The serial number belongs to a device with another key.",
-        "If the device was reset, reclaim it, or allow replacement in the group's policy.",
+        "If it was reset, 'muster devices revoke ID' and 'reclaim ID', or allow replacement.",
     ),
     Code.DEVICE_BLOCKED: Explanation(
         "The device has been suspended, revoked or retired.",
-        "An operator decides whether it may come back.",
+        "An operator decides if it may come back: 'muster devices resume ID', or 'reclaim ID'.",
     ),
     Code.PARAMETER_MISSING: Explanation(
         "The group's name rule needs a parameter that wasn't reported.",
@@ -247,15 +247,16 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     ),
     Code.RECOVERY_BLOCKED: Explanation(
         "The device has been suspended, revoked or retired, or its certificate was revoked.",
-        "An operator decides whether it may come back, by 'muster devices resume' or 'reclaim'.",
+        "An operator decides if it may come back: 'muster devices resume ID', or 'reclaim ID'.",
     ),
     Code.RECOVERY_SUPERSEDED: Explanation(
         "The device has proven a newer certificate since.",
-        "If the device has lost that one, revoke and reclaim it; else its old key was copied.",
+        "If it has lost that one, 'muster devices revoke ID' and 'reclaim ID'; else its old key "
+        "was copied.",
     ),
     Code.RECOVERY_WINDOW_PASSED: Explanation(
         "The certificate expired longer ago than the group's recover_within.",
-        "If the device is genuine, run 'muster devices approve-recovery' with its name.",
+        "If the device is genuine: 'muster devices approve-recovery ID'.",
     ),
     Code.REPORT_SIGNATURE_INVALID: Explanation(
         "The report isn't signed by the key of a certificate that the device has now.",
@@ -297,12 +298,24 @@ def public(code: Code) -> Code:
     return _PUBLIC.get(code, code)
 
 
+def operators_remedy(code: Code, device_id: str | None = None) -> str | None:
+    """What an operator does about a reason that the device isn't told; none for what is public.
+
+    Args:
+        device_id: the device, in the place of `ID` in what is to be typed.
+    """
+    if public(code) is code:
+        return None
+    remedy = EXPLANATIONS[code].remedy
+    return remedy if device_id is None else remedy.replace(" ID'", f" {device_id}'")
+
+
 class Refused(Exception):
     """A request was refused for the reason `code`; nothing was changed.
 
     `detail` is a sentence about this very request, kept for the audit log and, where `code` is
     itself public, for the device. `retry_after_s` says that waiting so many seconds may help.
-    `serial` is the serial number that it turned out to be about, for the audit log alone.
+    `serial` and `device_id` say which device it turned out to be about, for the audit log alone.
     """
 
     def __init__(
@@ -317,3 +330,4 @@ class Refused(Exception):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.serial = serial
+        self.device_id: str | None = None

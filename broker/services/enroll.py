@@ -49,7 +49,11 @@ class EnrollService:
     ) -> Reply:
         now = self._clock.now()
         context = tx.claim_context(origin.claim_name, asked.serial, asked.csr.key_sha256)
-        decision = decide_claim(context, asked, now, self._issuing.confirm_within)
+        try:
+            decision = decide_claim(context, asked, now, self._issuing.confirm_within)
+        except Refused as refused:
+            refused.device_id = context.device.id if context.device else None
+            raise
         if isinstance(decision, Repeat):
             kind, device = EventKind.CLAIM_REPEATED, decision.device
             certificate = self._issuing.prolong(tx, decision.certificate, now)

@@ -60,8 +60,10 @@ class RecoverService:
         try:
             decision = decide_recover(context, csr, now)
         except Refused as refused:
-            # The request doesn't name it, and an operator looks for it by its serial number.
-            refused.serial = context.member.device.serial if context.member else None
+            # The request doesn't name it, and an operator looks for it.
+            if context.member is not None:
+                device = context.member.device
+                refused.serial, refused.device_id = device.serial, device.id
             raise
         certificate = give_successor(tx, self._issuing, decision, csr, None, now)
         is_repeat = isinstance(decision, Repeat)

@@ -44,7 +44,7 @@ class RefusalLog:
             RegistryError: the event couldn't be written.
         """
         now = self._clock.monotonic()
-        kind = _kind(refused.code, origin, serial)
+        kind = _kind(refused, origin, serial)
         if kind not in self._repeats and self._distinct.take(_certificate(origin), now):
             kind = _coarse_kind(refused.code, origin)
         if not self._repeats.is_first(kind, now):
@@ -87,9 +87,10 @@ class RefusalLog:
         )
 
 
-def _kind(code: Code, origin: Origin | None, serial: str | None) -> _Kind:
+def _kind(refused: Refused, origin: Origin | None, serial: str | None) -> _Kind:
+    code = refused.code
     if isinstance(origin, ClaimOrigin) and code not in _COARSE:
-        return _Kind(code, None, origin.claim_name, origin.client_id, serial)
+        return _Kind(code, refused.device_id, origin.claim_name, origin.client_id, serial)
     return _coarse_kind(code, origin)
 
 

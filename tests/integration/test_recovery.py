@@ -46,7 +46,7 @@ async def stack(plan: Plan, tmp_path: Path) -> AsyncIterator[Stack]:
 async def exact_reason(stack: Stack) -> str | None:
     """Of the last refusal, as the audit log has it."""
     (*_, last) = await stack.events_of(EventKind.CLAIM_REFUSED)
-    assert last.serial_number == "A1"
+    assert (last.serial_number, last.device_id) == ("A1", "lamp-A1")
     return last.code
 
 
@@ -146,6 +146,8 @@ async def test_past_the_window_an_operator_s_word_is_needed_and_good_for_once(
     key = fresh_key()
     assert code_of(await recover(stack, old.recovery(key))) == Code.RECOVERY_REFUSED
     assert await exact_reason(stack) == Code.RECOVERY_WINDOW_PASSED
+    _, told, _ = await run_muster(stack, "events", "--device", old.device_id)
+    assert f"'muster devices approve-recovery {old.device_id}'" in told
     status, _, err = await run_muster(stack, "devices", "approve-recovery", old.device_id)
     assert status == 0, err
     new = old.given(key, await recover(stack, old.recovery(key)))

@@ -13,12 +13,13 @@ from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
 from broker.entry.cli.views import event_json, shown_time
 from broker.ports import EventFilter, ReadTransaction, Registry
-from broker.protocol.codes import EXPLANATIONS
+from broker.protocol.codes import EXPLANATIONS, operators_remedy
 from broker.protocol.names import ClaimName, DeviceId
 from broker.services.problems import unknown_claim_certificate, unknown_device
 
 _PAGE: Final = 1000
 _PAUSE_S: Final = 0.5
+_CODES: Final = {str(code): code for code in EXPLANATIONS}
 _MEANINGS: Final = {str(code): said.message for code, said in EXPLANATIONS.items()}
 
 
@@ -133,5 +134,12 @@ def _cells(event: Event) -> list[str]:
         event.claim_name or "-",
         event.group or "-",
         event.code or "-",
-        f"{event.detail or _MEANINGS.get(event.code or '', '-')}{times}",
+        f"{event.detail or _MEANINGS.get(event.code or '', '-')}{times}{_advice(event)}",
     ]
+
+
+def _advice(event: Event) -> str:
+    """What to type, where the device was told nothing that would help."""
+    code = _CODES.get(event.code or "")
+    remedy = None if code is None else operators_remedy(code, event.device_id)
+    return "" if remedy is None else f" {remedy}"

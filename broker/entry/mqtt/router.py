@@ -16,7 +16,7 @@ from broker.core.records import Reply
 from broker.core.repeats import Repeats
 from broker.ports import Publisher, PublishError, RegistryError, Telemetry
 from broker.protocol import codec
-from broker.protocol.codes import Code, Refused
+from broker.protocol.codes import Code, Refused, operators_remedy
 from broker.protocol.messages import ConfirmRequest, EnrollRequest, RecoverRequest, RenewRequest
 from broker.protocol.topics import (
     ClaimOrigin,
@@ -216,6 +216,8 @@ class Router:
                 code=refused.code,
                 detail=refused.detail or None,
                 serial=attempt.serial or refused.serial,
+                device=refused.device_id,
+                remedy=operators_remedy(refused.code, refused.device_id),
             )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.protocol.codes import EXPLANATIONS, Code, Refused, public
+from broker.protocol.codes import EXPLANATIONS, Code, Refused, operators_remedy, public
 
 ABOUT_SERIALS = {Code.SERIAL_UNKNOWN, Code.SERIAL_TAKEN, Code.DEVICE_BLOCKED, Code.NAME_TAKEN}
 ABOUT_RECOVERY = {
@@ -34,6 +34,20 @@ def test_a_code_is_written_in_snake_case(code: Code) -> None:
 @pytest.mark.parametrize("code", Code)
 def test_only_what_tells_about_serial_numbers_and_devices_is_masked(code: Code) -> None:
     assert public(code) is MASKED.get(code, code)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_an_operator_is_told_what_to_do_about_what_the_device_isn_t_told(code: Code) -> None:
+    remedy = operators_remedy(code, "lamp-A1")
+    assert (remedy is None) is (code not in MASKED)
+    assert " ID'" not in (remedy or "")
+
+
+def test_what_is_to_be_typed_names_the_device() -> None:
+    said = operators_remedy(Code.RECOVERY_WINDOW_PASSED, "lamp-A1")
+    assert said is not None
+    assert "'muster devices approve-recovery lamp-A1'" in said
+    assert operators_remedy(Code.RECOVERY_WINDOW_PASSED) != said
 
 
 @pytest.mark.parametrize("code", Code)

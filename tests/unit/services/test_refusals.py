@@ -39,6 +39,16 @@ async def test_a_device_s_refusal_names_the_device(desk: Desk, log: RefusalLog) 
     assert (event.device_id, event.claim_name, event.detail) == ("lamp-A1", None, None)
 
 
+async def test_a_claim_s_refusal_names_the_device_that_the_registry_knows(
+    desk: Desk, log: RefusalLog
+) -> None:
+    refused = Refused(Code.RECOVERY_WINDOW_PASSED)
+    refused.device_id = "lamp-A1"
+    await log.record(refused, ORIGIN, "A1")
+    (event,) = await desk.events()
+    assert (event.kind, event.device_id) == (EventKind.CLAIM_REFUSED, "lamp-A1")
+
+
 async def test_a_refusal_of_an_unknown_origin_names_nobody(desk: Desk, log: RefusalLog) -> None:
     await log.record(Refused(Code.ORIGIN_INVALID), None, None)
     (event,) = await desk.events()
