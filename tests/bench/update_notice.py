@@ -7,6 +7,7 @@ the same connections.
 """
 
 import asyncio
+import base64
 import ssl
 import sys
 import time
@@ -16,11 +17,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.adapters.ca.file_authority import FileAuthority
@@ -30,14 +33,35 @@ from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 from broker.core.rollout import Progress, Rollout, RolloutInput, Selection
 from broker.ports import Registry, WriteTransaction
+from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
-from broker.protocol.topics import Desired, desired_topic, metadata_topic
+from broker.protocol.statements import report_statement
+from broker.protocol.topics import (
+    Desired,
+    DeviceOrigin,
+    Operation,
+    Outcome,
+    answer_topic,
+    desired_topic,
+    device_topic,
+    metadata_topic,
+)
+from broker.protocol.updates import (
+    Assignment,
+    Phase,
+    ReportAccepted,
+    ReportRequest,
+    SignedAssignment,
+)
 from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
 from broker.updating import update_repository
+from device_client.update import steps
+from device_client.update.images import Image
+from device_client.update.journal import Entry, State
 from tests.bench.bare_publisher import BEGAN, TOOK, BarePlan
 from tests.bench.bench import Bench
 from tests.bench.load.mqtt import Connection, connected
@@ -331,12 +355,55 @@ async def _said(process: asyncio.subprocess.Process, word: str) -> float:
 
 
 def _wire_bytes(workshop: Workshop, messages: dict[str, bytes]) -> dict[str, int]:
-    """MQTT bytes that one device receives for one update, without the image."""
+    """MQTT bytes that one device receives and sends for one update, without the image."""
     files = update_repository(workshop.home, None).files()
     fresh = [name for name in files if not name.endswith("root.json")]
     metadata = sum(_on_wire(metadata_topic(name), files[name]) for name in fresh)
     sizes = [_on_wire(topic, payload) for topic, payload in messages.items()]
-    return {"assignment": round(middle(sizes)), "metadata": metadata}
+    payload = next(iter(messages.values()))
+    return {
+        "assignment": round(middle(sizes)),
+        "metadata": metadata,
+        **_report_bytes(workshop, payload),
+    }
+
+
+def _report_bytes(workshop: Workshop, payload: bytes) -> dict[str, int]:
+    """What the device's own code makes of the assignment: how it gets on, and that it's installed.
+    Each has its answer."""
+    signed = codec.decode(payload, SignedAssignment, limits.MAX_METADATA)
+    assignment = codec.decode(signed.assignment.encode(), Assignment, limits.MAX_ASSIGNMENT)
+    sent = answered = 0
+    topic = device_topic(DeviceOrigin(DeviceId(assignment.device_id)), Operation.REPORT)
+    entries = _reports(workshop, assignment)
+    for entry in entries:
+        request = ReportRequest(
+            request_id=token_hex(16), report=entry.text, signature=_signature(entry.text)
+        )
+        answer = ReportAccepted(request_id=request.request_id, report_id=entry.report_id)
+        sent += _on_wire(topic, codec.encode(request))
+        answered += _on_wire(answer_topic(topic, Outcome.ACCEPTED), codec.encode(answer))
+    return {"report_count": len(entries), "reports": sent, "answers": answered}
+
+
+def _reports(workshop: Workshop, assignment: Assignment) -> list[Entry]:
+    facts = {each.path: each.facts for each in update_repository(workshop.home, None).targets()}
+    images = tuple(Image(target=each, facts=facts[each.path]) for each in assignment.targets)
+    at = assignment.issued_at
+    state = steps.chosen(steps.taken_up(State(), assignment, at), images)
+    states = [
+        steps.progressed(state, Phase.DOWNLOADING, at),
+        steps.progressed(state, Phase.WAITING, at),
+        steps.finished(state, Phase.INSTALLED, at),
+    ]
+    return [each.outbox[-1] for each in states]
+
+
+def _signature(text: str) -> str:
+    """As a device's key signs; its length is what counts."""
+    return base64.b64encode(
+        fresh_key().sign(report_statement(text), ec.ECDSA(hashes.SHA256()))
+    ).decode()
 
 
 def _on_wire(topic: str, payload: bytes) -> int:
@@ -345,14 +412,17 @@ def _on_wire(topic: str, payload: bytes) -> int:
 
 def _rows(devices: int, rounds: Rounds, size: dict[str, int]) -> list[Row]:
     to_all = f"to {devices:,} connected devices, mosquitto"
-    sizes = f"assignment {size['assignment']:,} + metadata {size['metadata']:,}"
+    sizes = (
+        f"to it: assignment {size['assignment']:,} + metadata {size['metadata']:,} + answers "
+        f"{size['answers']:,}; from it: {size['report_count']} reports {size['reports']:,}"
+    )
     return [
         _row(f"update notice {to_all}: from the release", rounds.released, rounds.bare),
         _row(f"the same, nothing prepared: from the push {to_all}", rounds.pushed, rounds.bare),
         Row("- rounds from the release, from the push", _listed(rounds.released, rounds.pushed)),
         Row("- rounds of the bare publish", _listed(rounds.bare)),
         Row("- CPU of who publishes, a device", _cpu(devices, rounds)),
-        Row("bytes on the wire to a device per update, without the image", sizes),
+        Row("bytes on the wire of a device per update, without the image", sizes, values=size),
     ]
 
 

@@ -1,6 +1,7 @@
 """A running installation: both brokers, the registry and the service, on the loopback."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ class Plan:
     http_port: int | None = None
     supervised: bool = False
     """Mosquitto only: under its supervisor, and reloaded through it."""
+    sources: tuple[str, ...] = ()
+    """Where assignments say that images are."""
     told_ports: dict[Zone, int] = field(default_factory=dict)
     """Mosquitto only: what devices are told instead of a broker's own port."""
 
@@ -216,6 +219,7 @@ def _settings(plan: Plan, ports: dict[Zone, int], brokers: dict[Zone, RunningMos
             if endpoint.reload_socket is not None:
                 lines += [f'reload_socket = "{endpoint.reload_socket}"']
     lines += [] if plan.http_port is None else ["[http]", f"port = {plan.http_port}"]
+    lines += ["[updates]", f"sources = {json.dumps(plan.sources)}"]
     lines += ["[registry]", f'url = "{plan.database_url}"', "[limits]"]
     lines += [
         f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
