@@ -1,7 +1,8 @@
 """Updaters that kill themselves at a step: python -m tests.fault.dying_updater
 
-Reads one JSON object a line, {"home": …, "step": "fsync:3", "well": true}, forks a device that does
-its update in `home`, and answers with how that ended: {"status": -9} or {"status": 0, "seen": …}.
+Reads one JSON object a line, {"home": …, "kind": "file", "step": "fsync:3", "well": true}, forks a
+device that does its update in `home`, and answers with how that ended: {"status": -9} or
+{"status": 0, "seen": …}.
 One process for all of them, because starting Python takes longer than an update. The steps are the
 operating system's calls that change the disk; with `none:0` the device lives.
 """
@@ -16,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from device_client.update import commands
 from device_client.update.codes import UpdateCode, UpdateRefused
+from tests.support.slot_kinds import KINDS
 from tests.support.update_repository import MadeRepository
 from tests.support.updating import UpdatingDevice
 
@@ -24,8 +27,6 @@ DISK: Final = (
     *("mkdir", "write", "fsync", "replace", "rename"),
     *("symlink", "link", "unlink", "rmdir"),
 )
-IMAGE: Final = b"a better meter"
-PATH: Final = "meter/2.0.0/image"
 
 
 class Death:
@@ -53,7 +54,12 @@ class Death:
 
 def update(made: MadeRepository, payload: bytes, order: dict[str, Any]) -> dict[str, Any]:
     """The update, from wherever the last death left it."""
-    device = UpdatingDevice(Path(order["home"]), made)
+    slots = KINDS[order["kind"]](Path(order["home"]))
+    slots.go_on()
+    commands.run = slots.run  # type: ignore[assignment]
+    installer, restart = slots.installer(), slots.restart
+    device = UpdatingDevice(slots.home, made, installer=installer, restart=restart)
+    device.part = -(-len(slots.image) // 4)
     if not order["well"]:
         device.health.why = UpdateRefused(UpdateCode.HEALTH_FAILED, "it isn't well")
     asyncio.run(_live(device, payload))
@@ -96,12 +102,15 @@ def perform(made: MadeRepository, payload: bytes, order: dict[str, Any]) -> dict
 
 def main() -> None:
     """Serves until the input ends."""
-    made = MadeRepository()
-    target = made.add(PATH, IMAGE)
-    made.publish()
-    payload = made.assign(target)
+    repositories = {}
+    for name, kind in KINDS.items():
+        made = MadeRepository()
+        target = made.add(kind.path, kind.image)
+        made.publish()
+        repositories[name] = (made, made.assign(target))
     for line in sys.stdin:
-        print(json.dumps(perform(made, payload, json.loads(line))), flush=True)
+        order = json.loads(line)
+        print(json.dumps(perform(*repositories[order["kind"]], order)), flush=True)
 
 
 if __name__ == "__main__":

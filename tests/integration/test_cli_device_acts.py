@@ -65,6 +65,8 @@ def test_an_interrupted_act_says_what_stands(operator: Operator) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=plain_environment(),
+        # Who runs the tests in the background ignores it, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         asyncio.run(_until_both_are_retired(operator))
         process.send_signal(signal.SIGINT)

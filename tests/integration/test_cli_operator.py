@@ -268,14 +268,15 @@ def test_what_happened_is_on_record(equipped: Operator) -> None:
 
 @pytest.mark.parametrize(
     ("detail", "shown"),
-    [(None, EXPLANATIONS[Code.SERIAL_UNKNOWN].message), ("its own words", "its own words")],
+    [(None, EXPLANATIONS[Code.SERIAL_UNKNOWN].message), ("Its own words.", "Its own words.")],
 )
 def test_a_refusal_on_record_is_shown_in_words(
     operator: Operator, detail: str | None, shown: str
 ) -> None:
     _record(operator, Code.SERIAL_UNKNOWN, detail)
     columns = operator.succeeds("events").out.splitlines()[-1].split("\t")
-    assert columns[-2:] == [Code.SERIAL_UNKNOWN, shown]
+    advice = EXPLANATIONS[Code.SERIAL_UNKNOWN].remedy
+    assert columns[-2:] == [Code.SERIAL_UNKNOWN, f"{shown} {advice}"]
     (event,) = operator.succeeds("events", "--json").json()
     assert (event["code"], event["detail"]) == (Code.SERIAL_UNKNOWN, detail)
 

@@ -94,7 +94,8 @@ async def reload(broker: RunningMosquitto, process: int) -> None:
 
 def mosquitto_of(broker: RunningMosquitto) -> int:
     """The process below the supervisor."""
-    (child,) = psutil.Process(broker.pid).children()
+    children = psutil.Process(broker.pid).children()
+    (child,) = [each for each in children if "mosquitto" in each.name()]
     return child.pid
 
 

@@ -66,6 +66,9 @@ class Slots:
     def power_up(self) -> None:
         """The machine starts."""
 
+    def go_on(self) -> None:
+        """The machine is on; only the agent starts."""
+
     def installer(self) -> Installer:
         """What the updater works with."""
         return DirectorySlots(self.home / "main")
@@ -200,20 +203,32 @@ class RaucMachine(_TwoFiles):
     """Stands in for RAUC and a boot loader that boots what is selected."""
 
     booted = "a"
+    _boot = ""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self._boot = 0
         self.restart = self
 
     def power_up(self) -> None:
+        """As `Slots` says. What is booted, a process that was killed finds again; no cut's disk has
+        it, which is made of `os` calls."""
+        self.booted, self._boot = self._which(), f"{os.getpid()}-{next(_BOOTS)}"
+        self._kernel.write_text(f"{self.booted} {self._boot}", "ascii")
+
+    def go_on(self) -> None:
         """As `Slots` says."""
-        self.booted = self._which()
-        self._boot = next(_BOOTS)
+        if self._kernel.exists():
+            self.booted, self._boot = self._kernel.read_text("ascii").split()
+        else:
+            self.power_up()
+
+    @property
+    def _kernel(self) -> Path:
+        return self._place / "kernel"
 
     def run_id(self) -> str:
         """As `Restart` says."""
-        return str(self._boot)
+        return self._boot
 
     async def perform(self) -> None:
         """As `Restart` says."""
