@@ -24,6 +24,7 @@ from broker.installation import read_settings
 from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services.problems import Problem, ProblemCode
+from broker.setting_faults import sentences
 from broker.settings import SETTINGS_FILE, STOCK_SERVICE_PORTS, BrokerKind, Settings
 
 
@@ -137,11 +138,8 @@ def _checked_settings(text: str) -> Settings:
     try:
         return Settings(**tomllib.loads(text))
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise Problem(
-            ProblemCode.VALUE_INVALID, f"{where}: {fault['msg']}.", "Correct it and try again."
-        ) from error
+        remedy = "Correct it and try again."
+        raise Problem(ProblemCode.VALUE_INVALID, f"{sentences(error)}.", remedy) from error
 
 
 def _migrate(home: MusterHome, settings: Settings) -> None:

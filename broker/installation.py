@@ -35,6 +35,7 @@ from broker.protocol.zones import Zone
 from broker.registries import open_registry
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
+from broker.setting_faults import sentences
 from broker.settings import SETTINGS_FILE, Settings, load_settings
 from broker.updating import update_repository
 
@@ -250,11 +251,7 @@ def read_settings(home: Path) -> Settings:
     try:
         return load_settings(home)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}"
-            for fault in error.errors(include_input=False, include_url=False)
-        )
-        raise Problem(ProblemCode.SETTINGS_INVALID, f"{faults}.", remedy) from error
+        raise Problem(ProblemCode.SETTINGS_INVALID, f"{sentences(error)}.", remedy) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Problem(
             ProblemCode.SETTINGS_INVALID, f"{SETTINGS_FILE} isn't TOML: {error}.", remedy

@@ -30,6 +30,10 @@ def _duration(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _keeping(value: Any) -> Any:
+    return timedelta() if value == "0" else _duration(value)
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -142,7 +146,7 @@ class UpdateSettings(_Section):
 class AuditSettings(_Section):
     """The audit log."""
 
-    keep: Duration = timedelta(days=400)
+    keep: Annotated[timedelta, BeforeValidator(_keeping)] = timedelta(days=400)
     """How long events stay: at least a week; "0" is for ever."""
 
     @model_validator(mode="after")
