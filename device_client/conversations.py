@@ -16,7 +16,11 @@ from broker.protocol.messages import (
     TrustBundle,
 )
 from broker.protocol.names import ClaimName, ClientId, SerialNumber
-from broker.protocol.statements import recovery_statement, renewal_statement
+from broker.protocol.statements import (
+    confirmation_statement,
+    recovery_statement,
+    renewal_statement,
+)
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Operation, claim_topic, device_topic
 from broker.protocol.zones import Zone
 from device_client import exchange, keys, signatures, tls
@@ -115,9 +119,7 @@ class Conversations:
         Raises:
             DeviceError: it isn't confirmed, for what `ask` says.
         """
-        request = ConfirmRequest(
-            request_id=exchange.new_request_id(), certificate_sha256=identity.certificate_sha256
-        )
+        request = await on_disk(_confirmation, identity)
         topic = device_topic(DeviceOrigin(identity.device_id), Operation.CONFIRM)
         question = Question(topic, request.request_id, request, ConfirmAccepted)
         await exchange.ask(line.connection, question, self.timing.answers_s)
@@ -200,6 +202,17 @@ class Conversations:
 def claim_client_id(serial: SerialNumber) -> ClientId:
     """Always the same for one device, so that after a restart it takes over its own connection."""
     return ClientId(f"device-{hashlib.sha256(serial.encode()).hexdigest()[:32]}")
+
+
+def _confirmation(identity: Identity) -> ConfirmRequest:
+    """Signed by the identity's key; reads the disk."""
+    request_id = exchange.new_request_id()
+    statement = confirmation_statement(request_id, identity.device_id, identity.certificate_sha256)
+    return ConfirmRequest(
+        request_id=request_id,
+        certificate_sha256=identity.certificate_sha256,
+        signature=signatures.sign(signing_key(identity), statement),
+    )
 
 
 def _renewal(identity: Identity, key: NextKey, order: int | None) -> RenewRequest:

@@ -6,6 +6,7 @@ from datetime import datetime
 from broker.core.lifecycle import MEMBERS, CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 from broker.protocol.codes import Code, Refused
+from broker.protocol.names import DeviceId
 
 _MAY_CONFIRM = MEMBERS | {DeviceState.PENDING}
 
@@ -25,13 +26,28 @@ class AlreadyActive:
     """The certificate had been proven before; nothing changes."""
 
 
+def own_certificate(device_id: DeviceId, certificate: Certificate | None) -> Certificate:
+    """The certificate that the device names as its own, by whose key it has to sign.
+
+    Args:
+        device_id: for whom the broker vouches.
+        certificate: the one that is named; none when there is no such.
+
+    Raises:
+        Refused: CERTIFICATE_UNKNOWN.
+    """
+    if certificate is None or certificate.device_id != device_id:
+        raise Refused(Code.CERTIFICATE_UNKNOWN)
+    return certificate
+
+
 def decide_confirm(
     device: Device | None,
     certificate: Certificate | None,
     certificates: tuple[Certificate, ...],
     now: datetime,
 ) -> Activate | AlreadyActive:
-    """What becomes of the confirmation.
+    """What becomes of the confirmation, whose signature has been verified.
 
     Args:
         device: the device that the broker vouches for; none when the registry doesn't know it.

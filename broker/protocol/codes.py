@@ -53,6 +53,7 @@ class Code(StrEnum):
     CERTIFICATE_UNCONFIRMED = "certificate_unconfirmed"
     CERTIFICATE_MALFORMED = "certificate_malformed"
 
+    CONFIRMATION_SIGNATURE_INVALID = "confirmation_signature_invalid"
     RENEWAL_SIGNATURE_INVALID = "renewal_signature_invalid"
 
     RECOVERY_SIGNATURE_INVALID = "recovery_signature_invalid"
@@ -220,6 +221,10 @@ EXPLANATIONS: Final[dict[Code, Explanation]] = {
     Code.CERTIFICATE_MALFORMED: Explanation(
         "The certificate can't be read, or its key is of a kind that is never certified.",
         "Send the device's last certificate in PEM (RFC 7468), without its issuer's.",
+    ),
+    Code.CONFIRMATION_SIGNATURE_INVALID: Explanation(
+        "The confirmation isn't signed by the key of the certificate that it names.",
+        "Sign the statement of docs/protocol.md with the key of that certificate.",
     ),
     Code.RENEWAL_SIGNATURE_INVALID: Explanation(
         "The renewal isn't signed by the key of a certificate that the device has now.",

@@ -136,11 +136,16 @@ class SignedTrustBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmRequest:
-    """Fleet zone, `confirm`: the device proves its certificate by the connection that it made."""
+    """Fleet zone, `confirm`: the device proves its certificate, having connected with it.
+
+    The broker says the name only; the signature says which of the name's keys has come.
+    """
 
     request_id: RequestId
     certificate_sha256: Sha256
     """SHA-256 of the certificate in DER."""
+    signature: Signature
+    """Over `confirmation_statement`, by the key of that certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)

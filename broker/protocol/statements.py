@@ -21,6 +21,15 @@ def renewal_statement(request_id: str, device_id: str, csr_sha256: str, order: i
     return f"muster-renew-v1\n{request_id}\n{device_id}\n{csr_sha256}\n{order or 0}".encode()
 
 
+def confirmation_statement(request_id: str, device_id: str, certificate_sha256: str) -> bytes:
+    """What a device signs to confirm a certificate, with the key of that one.
+
+    Args:
+        certificate_sha256: SHA-256 of the certificate in DER, 64 lower-case hex digits.
+    """
+    return f"muster-confirm-v1\n{request_id}\n{device_id}\n{certificate_sha256}".encode()
+
+
 def trust_bundle_statement(bundle: str) -> bytes:
     """What the root's key signs: the bundle's JSON text as it travels."""
     return b"muster-trust-bundle-v1\n" + bundle.encode()

@@ -1,10 +1,13 @@
-"""A confirmation: a device proves its new certificate by having connected with it."""
+"""A confirmation: a device proves its new certificate by having connected with it.
+
+The broker doesn't say with which certificate somebody has connected: its key signs the request.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from broker.core.confirm_policy import Activate, decide_confirm
+from broker.core.confirm_policy import Activate, decide_confirm, own_certificate
 from broker.core.lifecycle import (
     CertificateInput,
     CertificateState,
@@ -12,12 +15,14 @@ from broker.core.lifecycle import (
     next_certificate_state,
     next_device_state,
 )
+from broker.core.possession import signer_among
 from broker.core.records import Certificate, Device, Event, EventKind, Reply, RevocationReason
 from broker.ports import Clock, Registry, WriteTransaction
 from broker.protocol import codec, topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import ConfirmAccepted, ConfirmRequest
 from broker.protocol.names import Fingerprint
+from broker.protocol.statements import confirmation_statement
 from broker.protocol.topics import DeviceOrigin, Operation, Outcome
 from broker.protocol.zones import Zone
 from broker.services.revoking import revoke_certificate
@@ -36,10 +41,20 @@ class ConfirmService:
         """The accepted answer, committed to the outbox; asking again changes nothing.
 
         Raises:
-            Refused: the certificate isn't the device's, or isn't good any more.
+            Refused: the certificate isn't the device's, isn't good any more, or another key asks.
             RegistryError: the registry failed; nothing was changed.
         """
+        await self._refuse_unsigned(origin, request)
         return await self._registry.write(lambda tx: self._confirm(tx, origin, request))
+
+    async def _refuse_unsigned(self, origin: DeviceOrigin, request: ConfirmRequest) -> None:
+        """A certificate keeps its key, so this holds whatever changes before the transaction."""
+        named = Fingerprint(request.certificate_sha256)
+        found = await self._registry.read(lambda view: view.certificate_by_fingerprint(named))
+        certificate = own_certificate(origin.device_id, found)
+        statement = confirmation_statement(request.request_id, origin.device_id, named)
+        invalid = Code.CONFIRMATION_SIGNATURE_INVALID
+        signer_among([certificate], statement, request.signature, invalid)
 
     def _confirm(
         self, tx: WriteTransaction, origin: DeviceOrigin, request: ConfirmRequest

@@ -20,7 +20,6 @@ from broker.core.campaign import (
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import EventKind
 from broker.protocol import codec
-from broker.protocol.messages import ConfirmRequest
 from broker.protocol.topics import (
     Desired,
     DeviceOrigin,
@@ -43,6 +42,7 @@ from tests.support.campaigning import (
     start_campaign,
 )
 from tests.support.members import Holder, connected, prove
+from tests.support.signing import confirmation
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
@@ -152,7 +152,8 @@ async def has_no_order_soon(stack: Stack, holder: Holder, place: Path) -> None:
 async def has_no_order(stack: Stack, holder: Holder, place: Path) -> bool:
     """What is retained comes before the answer to a question that was asked afterwards."""
     rotation = desired_topic(holder.device_id, Desired.ROTATION)
-    proof = ConfirmRequest(request_id=f"proof-{next(_numbers)}", certificate_sha256=holder.sha256)
+    number = f"proof-{next(_numbers)}"
+    proof = confirmation(holder.key, holder.device_id, holder.sha256, number)
     async with connected(stack, holder, place) as connection:
         await connection.peer.hear(rotation)
         asked = device_topic(DeviceOrigin(holder.device_id), Operation.CONFIRM)

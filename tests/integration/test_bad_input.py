@@ -147,7 +147,8 @@ async def test_an_operation_of_the_other_zone(stack: Stack, tmp_path: Path) -> N
         pytest.param(b"{", id="cut"),
         pytest.param(b"[]", id="list"),
         pytest.param(b"{}", id="fields"),
-        pytest.param(b'{"request_id":"r","certificate_sha256":"XY"}', id="sha256"),
+        pytest.param(b'{"request_id":"r","certificate_sha256":"XY","signature":"A"}', id="sha256"),
+        pytest.param(b'{"request_id":"r","certificate_sha256":"%s"}' % (b"a" * 64), id="unsigned"),
         pytest.param(b"x" * 20_000, id="large"),
     ],
 )

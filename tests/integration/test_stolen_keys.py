@@ -31,8 +31,9 @@ from tests.support.expired import expired
 from tests.support.held_handshake import HeldHandshake
 from tests.support.members import Holder, as_client, connected, join, prove, recover
 from tests.support.peers import peer
+from tests.support.signing import renewal, sign
 from tests.support.stack import Plan, Stack, running_stack
-from tests.support.succeeding import renewal, self_signed, sign
+from tests.support.succeeding import self_signed
 from tests.support.waiting import eventually
 
 
@@ -191,6 +192,21 @@ async def test_a_handshake_held_since_the_key_was_good_renews_nothing(tmp_path: 
         assert json.loads(answer.payload)["code"] == Code.RENEWAL_SIGNATURE_INVALID
         assert await stack.certificates() == before
         assert isinstance(await renewed(stack, new, tmp_path), EnrollAccepted)
+
+
+async def test_an_old_key_confirms_nothing_for_the_next_one(stack: Stack, tmp_path: Path) -> None:
+    """Else the device asks for it in vain, and its old certificate ends."""
+    device, key = await join(stack, tmp_path, "A1"), fresh_key()
+    async with connected(stack, device, tmp_path) as thief:
+        new = device.given(key, await thief.renew(key))
+        before = await stack.certificates()
+        for by in (device.key, fresh_key()):
+            answer = await thief.confirm(new.sha256, by)
+            assert code_of(answer) == Code.CONFIRMATION_SIGNATURE_INVALID
+        assert await stack.certificates() == before
+    (refused,) = await stack.events_of(EventKind.REQUEST_REFUSED)
+    assert refused.code == Code.CONFIRMATION_SIGNATURE_INVALID
+    await prove(stack, new, tmp_path)
 
 
 async def test_absurd_numbers_harm_nobody_else(stack: Stack, tmp_path: Path) -> None:

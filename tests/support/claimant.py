@@ -8,7 +8,6 @@ from typing import Any
 from broker.protocol import codec, limits
 from broker.protocol.messages import (
     ConfirmAccepted,
-    ConfirmRequest,
     EnrollAccepted,
     EnrollRequest,
     Rejected,
@@ -24,11 +23,12 @@ from broker.protocol.topics import (
     device_topic,
 )
 from broker.protocol.zones import Zone
-from device_client.identity import Identity
+from device_client.identity import Identity, signing_key
 from tests.support.certificates import Client
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key
 from tests.support.installation import BATCH
 from tests.support.peers import Heard, Peer, peer
+from tests.support.signing import confirmation
 from tests.support.stack import Stack
 
 _ids = itertools.count(1)
@@ -78,6 +78,7 @@ class Member:
     def __init__(self, connection: Peer, identity: Identity) -> None:
         self.peer = connection
         self.topic = device_topic(DeviceOrigin(identity.device_id), Operation.CONFIRM)
+        self._identity = identity
 
     async def ask(self, payload: bytes, within: float = 60.0) -> ConfirmAccepted | Rejected:
         """Publishes on its own topic, and returns the next answer."""
@@ -85,8 +86,9 @@ class Member:
         return read_confirmation(await self.peer.next(within))
 
     async def confirm(self, certificate: str) -> ConfirmAccepted | Rejected:
-        """Names a certificate by its fingerprint."""
-        request = ConfirmRequest(request_id=f"r{next(_ids)}", certificate_sha256=certificate)
+        """Names a certificate by its fingerprint, and signs by the device's key."""
+        key = signing_key(self._identity)
+        request = confirmation(key, self._identity.device_id, certificate, f"r{next(_ids)}")
         return await self.ask(codec.encode(request))
 
 

@@ -25,7 +25,6 @@ from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import (
     ConfirmAccepted,
-    ConfirmRequest,
     Endpoint,
     EnrollAccepted,
     EnrollRequest,
@@ -50,6 +49,7 @@ from broker.services.reports import ReportService
 from broker.services.superseded import SupersededService
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key, spki_of
 from tests.support.operating import NOW, SetClock
+from tests.support.signing import confirmation
 from tests.support.templates import with_schema
 
 ResultT = TypeVar("ResultT")
@@ -145,8 +145,10 @@ class Desk:
         raise AssertionError("the claim was granted")
 
     async def confirm(self, device_id: str, certificate_sha256: str) -> ConfirmAccepted:
-        """Confirms; the accepted answer as the device reads it."""
-        request = ConfirmRequest(request_id="r2", certificate_sha256=certificate_sha256)
+        """Confirms by the certificate's key; the accepted answer as the device reads it."""
+        named = await self.read("certificate_by_fingerprint", certificate_sha256)
+        key = self.keys.get(named.key_sha256) if named else None
+        request = confirmation(key or fresh_key(), device_id, certificate_sha256)
         reply = await self.confirming.confirm(DeviceOrigin(DeviceId(device_id)), request)
         return codec.decode(reply.payload, ConfirmAccepted, limits.MAX_ANSWER)
 

@@ -37,7 +37,7 @@ from broker.protocol.messages import (
     TrustBundle,
 )
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import recovery_statement, renewal_statement
+from broker.protocol.statements import confirmation_statement, recovery_statement, renewal_statement
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS, Outcome, answer_topic
 from broker.protocol.zones import Zone
 from device_client import keys, signatures
@@ -233,6 +233,10 @@ class FakeService:
         for answer in self.issued.values():
             leaf = x509.load_pem_x509_certificate(answer.certificate_chain.encode())
             if leaf.fingerprint(hashes.SHA256()).hex() == request.certificate_sha256:
+                statement = confirmation_statement(
+                    request.request_id, answer.device_id, request.certificate_sha256
+                )
+                signatures.verify(leaf.public_key(), request.signature, statement)
                 return Outcome.ACCEPTED, codec.encode(
                     ConfirmAccepted(
                         request_id=request.request_id,

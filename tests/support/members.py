@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
 from broker.protocol import codec, limits
 from broker.protocol.messages import (
     ConfirmAccepted,
-    ConfirmRequest,
     EnrollAccepted,
     RecoverRequest,
     Rejected,
@@ -42,8 +41,9 @@ from tests.support.claimant import claimant, enroll_request
 from tests.support.csrs import csr_pem, fresh_key
 from tests.support.installation import BATCH
 from tests.support.peers import Heard, Peer, peer
+from tests.support.signing import confirmation, renewal
 from tests.support.stack import Stack
-from tests.support.succeeding import renewal, signature
+from tests.support.succeeding import signature
 
 _ids = itertools.count(1)
 Key = ec.EllipticCurvePrivateKey
@@ -113,9 +113,10 @@ class Connected:
         heard = await self._ask(Operation.RENEW, payload)
         return _read(heard, EnrollAccepted)
 
-    async def confirm(self, sha256: str) -> ConfirmAccepted | Rejected:
-        """Names a certificate by its fingerprint."""
-        request = ConfirmRequest(request_id=f"proof-{next(_ids)}", certificate_sha256=sha256)
+    async def confirm(self, sha256: str, by: Key | None = None) -> ConfirmAccepted | Rejected:
+        """Names a certificate by its fingerprint, and signs by the holder's or the key `by`."""
+        key, device = by or self._holder.key, self._holder.device_id
+        request = confirmation(key, device, sha256, f"proof-{next(_ids)}")
         heard = await self._ask(Operation.CONFIRM, codec.encode(request))
         return _read(heard, ConfirmAccepted)
 

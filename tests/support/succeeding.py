@@ -3,14 +3,13 @@
 import base64
 import hashlib
 from collections.abc import Awaitable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 
 from broker.core.campaign import (
@@ -24,13 +23,14 @@ from broker.core.campaign import (
 from broker.core.records import Certificate, Reply
 from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import EnrollAccepted, RecoverRequest, RenewRequest
+from broker.protocol.messages import EnrollAccepted, RecoverRequest
 from broker.protocol.names import DeviceId
-from broker.protocol.statements import recovery_statement, renewal_statement
+from broker.protocol.statements import recovery_statement
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin
 from tests.support.csrs import PrivateKey, csr_pem, der_of
 from tests.support.desk import ORIGIN, Desk
 from tests.support.operating import NOW
+from tests.support.signing import renewal, sign
 
 
 async def renew(
@@ -44,15 +44,6 @@ async def renew(
     signing = by or await desk.key_in_use(device)
     request = renewal(signing, desk.keep(key), device, **{"request_id": "r3", **changes})
     return await desk.renewing.renew(DeviceOrigin(DeviceId(device)), request)
-
-
-def renewal(by: PrivateKey, key: PrivateKey, device: str, **changes: Any) -> RenewRequest:
-    """A good request for a certificate for `key`, but for the fields in `changes`."""
-    asked = RenewRequest(**{"csr": csr_pem(key), "signature": "AA==", **changes})
-    csr_sha256 = hashlib.sha256(der_of(asked.csr)).hexdigest()
-    statement = renewal_statement(asked.request_id, device, csr_sha256, asked.order)
-    signed = {"signature": base64.b64encode(sign(by, statement)).decode(), **changes}
-    return replace(asked, **signed)
 
 
 async def give_order(desk: Desk, version: int, device: str = "lamp-A1") -> None:
@@ -72,7 +63,7 @@ async def recover(
     **changes: Any,
 ) -> Reply:
     """Asks for a certificate for `key`, proving `certificate` by the key `old`."""
-    csr = csr_pem(key)
+    csr = csr_pem(desk.keep(key))
     fields = {
         "request_id": "r4",
         "csr": csr,
@@ -115,17 +106,3 @@ def self_signed(key: PrivateKey, name: str = "anybody") -> x509.Certificate:
     builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=90))
     plain = isinstance(key, ed25519.Ed25519PrivateKey)
     return builder.sign(key, None if plain else hashes.SHA256())
-
-
-def sign(key: PrivateKey, statement: bytes) -> bytes:
-    """A signature by a key of any type that Muster knows."""
-    match key:
-        case ec.EllipticCurvePrivateKey():
-            digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
-            return key.sign(statement, ec.ECDSA(digest))
-        case ed25519.Ed25519PrivateKey():
-            return key.sign(statement)
-        case rsa.RSAPrivateKey():
-            return key.sign(statement, padding.PKCS1v15(), hashes.SHA256())
-        case _:
-            raise ValueError(key)

@@ -10,7 +10,9 @@ from typing import Final, Self
 from broker.protocol import codec
 from broker.protocol.messages import ConfirmAccepted, ConfirmRequest, EnrollAccepted
 from broker.protocol.names import DeviceId
+from broker.protocol.statements import confirmation_statement
 from broker.protocol.topics import DeviceOrigin, Operation, Outcome, answer_topic, device_topic
+from device_client import keys, signatures
 from tests.bench.load.mqtt import connected
 from tests.bench.load.plan import Plan, PlannedDevice
 
@@ -59,16 +61,21 @@ async def _claim(site: Site, device: PlannedDevice) -> EnrollAccepted:
 async def _confirm(site: Site, device: PlannedDevice, accepted: EnrollAccepted) -> None:
     context = _operational_context(site, device, accepted.certificate_chain)
     topic = device_topic(DeviceOrigin(DeviceId(accepted.device_id)), Operation.CONFIRM)
-    leaf = ssl.PEM_cert_to_DER_cert(_first_of(accepted.certificate_chain))
-    request = ConfirmRequest(
-        request_id=f"confirm-{device.client_id}",
-        certificate_sha256=hashlib.sha256(leaf).hexdigest(),
-    )
+    request = _confirmation(device, accepted)
     async with connected(site.plan.fleet_port, context, accepted.device_id) as connection:
         await connection.subscribe(_answers_of(topic))
         answer = await connection.ask(topic, codec.encode(request))
     _check_accepted(answer.topic, topic, answer.payload)
     codec.decode(answer.payload, ConfirmAccepted)
+
+
+def _confirmation(device: PlannedDevice, accepted: EnrollAccepted) -> ConfirmRequest:
+    leaf = ssl.PEM_cert_to_DER_cert(_first_of(accepted.certificate_chain))
+    sha256 = hashlib.sha256(leaf).hexdigest()
+    request_id = f"confirm-{device.client_id}"
+    statement = confirmation_statement(request_id, accepted.device_id, sha256)
+    signature = signatures.sign(keys.from_pem(device.key), statement)
+    return ConfirmRequest(request_id=request_id, certificate_sha256=sha256, signature=signature)
 
 
 def _operational_context(site: Site, device: PlannedDevice, chain: str) -> ssl.SSLContext:

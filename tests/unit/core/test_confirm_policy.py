@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from broker.core.confirm_policy import Activate, AlreadyActive, decide_confirm
+from broker.core.confirm_policy import Activate, AlreadyActive, decide_confirm, own_certificate
 from broker.core.lifecycle import (
     CertificateInput,
     CertificateState,
@@ -36,6 +36,15 @@ def test_a_certificate_that_isn_t_this_device_s_is_refused_like_one_that_doesn_t
     others = a_certificate(device_id=DeviceId("lamp-B2"))
     assert code(a_device(), None) is Code.CERTIFICATE_UNKNOWN
     assert code(a_device(), others) is Code.CERTIFICATE_UNKNOWN
+
+
+def test_a_device_names_a_certificate_of_its_own() -> None:
+    own = a_certificate()
+    assert own_certificate(own.device_id, own) is own
+    for other in (None, a_certificate(device_id=DeviceId("lamp-B2"))):
+        with pytest.raises(Refused) as refused:
+            own_certificate(own.device_id, other)
+        assert refused.value.code is Code.CERTIFICATE_UNKNOWN
 
 
 @pytest.mark.parametrize(("state", "proven"), list(product(DeviceState, CertificateState)))

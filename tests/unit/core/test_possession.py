@@ -13,7 +13,8 @@ from broker.core.possession import signer_among, verified_holder
 from broker.protocol.codes import Code, Refused
 from tests.support.csrs import PrivateKey, private_key
 from tests.support.records import a_certificate
-from tests.support.succeeding import self_signed, sign
+from tests.support.signing import sign
+from tests.support.succeeding import self_signed
 
 STATEMENT = b"muster-recover-v1\nr1\n" + b"0" * 64
 KINDS = ["p256", "p384", "ed25519", "rsa-3072"]

@@ -11,6 +11,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.core.csr import fingerprint_of_key
 from broker.core.keys import KeyType
@@ -31,6 +33,7 @@ from tests.support.desk import Desk, open_desk
 from tests.support.images import PublishedImages
 from tests.support.records import a_certificate, a_claim_certificate, a_device, a_group
 from tests.support.schema import fits
+from tests.support.signing import confirmation
 
 ROOT = Path(__file__).parents[3]
 VECTORS = ROOT / "tests" / "vectors"
@@ -43,6 +46,7 @@ SCHEMAS = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text(encoding="u
 ]["schemas"]
 SHA256 = "{certificate_sha256}"
 FIRST_SHA256 = "{first_certificate_sha256}"
+SIGNATURE = "{signature}"
 REQUESTS_OF = {
     "enroll": "EnrollRequest",
     "recover": "RecoverRequest",
@@ -94,6 +98,8 @@ class Replay:
         for placeholder, which in ((SHA256, -1), (FIRST_SHA256, 0)):
             if placeholder.encode() in payload:
                 payload = payload.replace(placeholder.encode(), (await self.sha256(which)).encode())
+        if "signed_by" in vector:
+            payload = signed(payload, vector)
         await self.router.handle(Zone(vector["zone"]), vector["topic"], payload)
 
     async def sha256(self, which: int = -1) -> str:
@@ -101,6 +107,17 @@ class Replay:
 
     async def audit_code(self) -> str | None:
         return (await self.desk.events())[-1].code
+
+
+def signed(payload: bytes, vector: dict[str, Any]) -> bytes:
+    """The confirmation, signed by the key that the vector names."""
+    request = json.loads(payload)
+    pem = INSTALLATION["keys"][vector["signed_by"]]
+    key = load_pem_private_key(pem.encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    device_id, sha256 = vector["topic"].split("/")[3], request["certificate_sha256"]
+    made = confirmation(key, device_id, sha256, request["request_id"])
+    return payload.replace(SIGNATURE.encode(), made.signature.encode())
 
 
 def payload_of(vector: dict[str, Any]) -> bytes:
@@ -224,7 +241,9 @@ def test_the_schemas_take_the_requests_that_the_service_reads(name: str) -> None
     }:
         return  # not about a schema
     text = payload_of(vector).decode()
-    value = json.loads(text.replace(SHA256, "0" * 64).replace(FIRST_SHA256, "1" * 64))
+    for placeholder, filled in ((SHA256, "0" * 64), (FIRST_SHA256, "1" * 64), (SIGNATURE, "AA==")):
+        text = text.replace(placeholder, filled)
+    value = json.loads(text)
     schema = SCHEMAS[REQUESTS_OF[operation]]
     assert fits(value, schema, SCHEMAS) is (vector["expect"].get("code") != "field_invalid")
 

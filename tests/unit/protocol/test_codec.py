@@ -138,7 +138,9 @@ def test_a_field_at_its_bound_is_taken(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("sha", ["A" * 64, "a" * 63, "a" * 65, "", "a" * 64 + "\n"])
 def test_a_confirmation_names_a_whole_fingerprint(sha: str) -> None:
-    payload = json.dumps({"request_id": "r", "certificate_sha256": sha}).encode()
+    payload = json.dumps(
+        {"request_id": "r", "certificate_sha256": sha, "signature": "AA=="}
+    ).encode()
     with pytest.raises(Refused, match="certificate_sha256"):
         codec.decode(payload, ConfirmRequest)
 

@@ -10,6 +10,8 @@ from broker.protocol.topics import Desired
 
 def test_the_bytes() -> None:
     assert statements.recovery_statement("q1", "ab") == b"muster-recover-v1\nq1\nab"
+    confirmation = statements.confirmation_statement("q1", "lamp-1", "ab")
+    assert confirmation == b"muster-confirm-v1\nq1\nlamp-1\nab"
     renewal = statements.renewal_statement("q1", "lamp-1", "ab", 7)
     assert renewal == b"muster-renew-v1\nq1\nlamp-1\nab\n7"
     assert statements.renewal_statement("q1", "lamp-1", "ab", None).endswith(b"\nab\n0")
@@ -26,8 +28,9 @@ def test_no_text_makes_two_kinds_the_same(one: str, other: str) -> None:
         statements.report_statement(one),
         statements.recovery_statement(one, other),
         statements.renewal_statement(one, "lamp-1", other, None),
+        statements.confirmation_statement(one, "lamp-1", other),
     }
-    assert len(made) == 5
+    assert len(made) == 6
 
 
 def test_where_it_is_retained() -> None:

@@ -9,7 +9,6 @@ import pytest
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, Reprovision
 from broker.protocol.codes import Code, Refused
-from broker.protocol.messages import ConfirmRequest
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import DeviceOrigin
 from broker.protocol.zones import Zone
@@ -17,6 +16,9 @@ from tests.support.csrs import fresh_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.operating import NOW
 from tests.support.records import a_fingerprint, a_group
+from tests.support.signing import confirmation
+
+LAMP = DeviceOrigin(DeviceId("lamp-A1"))
 
 
 async def issued(desk: Desk, serial: str = "A1") -> str:
@@ -45,7 +47,10 @@ async def test_a_confirmed_device_is_active(desk: Desk) -> None:
 
 
 async def test_the_answer_is_committed_for_the_device_alone(desk: Desk) -> None:
-    request = ConfirmRequest(request_id="r", certificate_sha256=await issued(desk))
+    key = fresh_key()
+    await desk.enroll("A1", key)
+    (certificate,) = await desk.certificates()
+    request = confirmation(key, "lamp-A1", certificate.certificate_sha256)
     reply = await desk.confirming.confirm(DeviceOrigin(DeviceId("lamp-A1")), request)
     assert reply.zone is Zone.FLEET
     assert reply.topic == "muster/v1/device/lamp-A1/confirm/accepted"
@@ -145,3 +150,26 @@ async def test_a_blocked_device_can_t_confirm(desk: Desk, state: DeviceState) ->
     found = await refusal(desk, "lamp-A1", certificate.certificate_sha256)
     assert found is Code.DEVICE_BLOCKED
     assert await desk.everything() == before
+
+
+async def test_a_certificate_is_confirmed_by_its_own_key_alone(desk: Desk) -> None:
+    key, other = fresh_key(), fresh_key()
+    await desk.join("A2", other)
+    await desk.enroll("A1", key)
+    (certificate,) = await desk.certificates()
+    named = certificate.certificate_sha256
+    wrong = [
+        *(confirmation(by, "lamp-A1", named) for by in (other, fresh_key())),
+        replace(confirmation(key, "lamp-A1", named), request_id="r9"),
+        confirmation(key, "lamp-A2", named),
+        confirmation(key, "lamp-A1", a_fingerprint("another")),
+    ]
+    before = await desk.everything()
+    for request in wrong:
+        asked = replace(request, certificate_sha256=named)
+        with pytest.raises(Refused) as refused:
+            await desk.confirming.confirm(LAMP, asked)
+        assert refused.value.code is Code.CONFIRMATION_SIGNATURE_INVALID
+    assert await desk.everything() == before
+    await desk.confirming.confirm(LAMP, confirmation(key, "lamp-A1", named))
+    assert (await desk.device()).state is DeviceState.ACTIVE

@@ -25,13 +25,13 @@ from broker.services.superseded import SupersededService
 from tests.support.csrs import PrivateKey, csr_pem, fresh_key, private_key
 from tests.support.desk import CONFIRM_WITHIN, Desk
 from tests.support.records import a_group
+from tests.support.signing import renewal
 from tests.support.succeeding import (
     accepted,
     code_of,
     give_order,
     recover,
     renew,
-    renewal,
     rotate,
 )
 
