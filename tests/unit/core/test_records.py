@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broker.core.lifecycle import CertificateState, DeviceInput
-from broker.core.records import LockOut
+from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
+from broker.core.records import LockOut, has_expired
 from broker.protocol.names import CertificateSerial, DeviceId
-from tests.support.records import NOW, a_certificate
+from tests.support.records import NOW, a_certificate, a_device
 
 
 @pytest.mark.parametrize("state", CertificateState)
@@ -53,3 +53,32 @@ def test_a_lock_out_is_complete_when_the_broker_refuses_and_nobody_is_left(
         disconnected_at=disconnected_at,
     )
     assert lock_out.is_complete is is_complete
+
+
+PAST = NOW - timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("state", "certificates", "expected"),
+    [
+        (DeviceState.ACTIVE, [(CertificateState.ACTIVE, PAST)], True),
+        (DeviceState.ROTATING, [(CertificateState.ACTIVE, PAST)], True),
+        (DeviceState.ACTIVE, [(CertificateState.ACTIVE, NOW + timedelta(days=1))], False),
+        (
+            DeviceState.ACTIVE,
+            [(CertificateState.ACTIVE, PAST), (CertificateState.ISSUED, NOW + timedelta(days=1))],
+            False,
+        ),
+        # It never proved one: it's late with its claim, not expired.
+        (DeviceState.ACTIVE, [(CertificateState.ISSUED, PAST)], False),
+        (DeviceState.PENDING, [(CertificateState.ACTIVE, PAST)], False),
+        (DeviceState.SUSPENDED, [(CertificateState.ACTIVE, PAST)], False),
+        (DeviceState.REVOKED, [(CertificateState.ACTIVE, PAST)], False),
+        (DeviceState.ACTIVE, [], False),
+    ],
+)
+def test_a_member_has_expired_when_what_it_proved_has(
+    state: DeviceState, certificates: list[tuple[CertificateState, datetime]], expected: bool
+) -> None:
+    held = [a_certificate(state=each, not_after=until) for each, until in certificates]
+    assert has_expired(a_device(state=state), held, NOW) is expected
