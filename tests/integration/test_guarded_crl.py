@@ -93,10 +93,17 @@ async def reload(broker: RunningMosquitto, process: int) -> None:
 
 
 def mosquitto_of(broker: RunningMosquitto) -> int:
-    """The process below the supervisor."""
+    """The process below the supervisor, which has others for moments."""
     children = psutil.Process(broker.pid).children()
-    (child,) = [each for each in children if "mosquitto" in each.name()]
-    return child.pid
+    (found,) = [child.pid for child in children if "mosquitto" in _name_of(child)]
+    return found
+
+
+def _name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @pytest.mark.parametrize("service", ["runs", "is down"])
