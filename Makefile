@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# The tests start hundreds of interpreters; without it, each would compile the packages again.
+unexport PYTHONDONTWRITEBYTECODE
 
 bin := .venv/bin
 stamp := .venv/.stamp

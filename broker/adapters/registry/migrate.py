@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,7 @@ def check(url: str) -> None:
             "The registry's database is empty.",
             "Restore it from your backup, correct its URL, or prepare a new one: 'muster migrate'.",
         )
-    if current != ScriptDirectory.from_config(_config()).get_current_head():
+    if current != _known_revisions()[-1]:
         raise RegistryError(
             RegistryCode.SCHEMA_OLDER,
             "The registry's schema is older than this release of Muster.",
@@ -65,9 +66,7 @@ def check(url: str) -> None:
 def _refuse_newer(connection: sa.Connection) -> str | None:
     """The revision of the database's schema; none when it has no schema yet."""
     current = MigrationContext.configure(connection).get_current_revision()
-    scripts = ScriptDirectory.from_config(_config())
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in _known_revisions():
         raise RegistryError(
             RegistryCode.SCHEMA_NEWER,
             "The registry's schema is newer than this release of Muster; nothing was changed.",
@@ -75,6 +74,13 @@ def _refuse_newer(connection: sa.Connection) -> str | None:
             " was made before.",
         )
     return current
+
+
+@cache
+def _known_revisions() -> tuple[str, ...]:
+    """This release's, the newest last. To read them is to run each migration's file, so: once."""
+    scripts = ScriptDirectory.from_config(_config())
+    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
 
 
 def _config() -> Config:
