@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.files import replace_public, write_public
 from broker.adapters.ca.key_files import generate_key, read_key, write_key
-from broker.audit_ports import AuditError
 from broker.core.audit_chain import Floor, Seal, Signed
+from broker.ports.audit import AuditError
 from broker.protocol import codec
 from broker.protocol.codes import Refused
 
@@ -45,7 +45,7 @@ class AuditFolder:
 
 
 class FileAuditKey:
-    """Meets `broker.audit_ports.AuditKey`; without the private half it verifies only."""
+    """Meets `broker.ports.audit.AuditKey`; without the private half it verifies only."""
 
     def __init__(
         self, public: ec.EllipticCurvePublicKey, private: ec.EllipticCurvePrivateKey | None
@@ -130,7 +130,7 @@ class FileAuditKey:
 
 
 class FileAuditHead:
-    """Meets `broker.audit_ports.AuditHead`."""
+    """Meets `broker.ports.audit.AuditHead`."""
 
     def __init__(self, folder: AuditFolder) -> None:
         self._file = folder.head

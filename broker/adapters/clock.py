@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
-    """Meets `broker.ports.Clock`."""
+    """Meets `broker.ports.clock.Clock`."""
 
     def now(self) -> datetime:
         """Calendar time in UTC."""

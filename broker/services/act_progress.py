@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from broker.core.records import LockOut
-from broker.ports import ReadTransaction, Registry
+from broker.ports.registry import ReadTransaction, Registry
 
 _PAUSE_S = 0.05
 

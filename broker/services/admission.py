@@ -2,7 +2,7 @@
 
 from broker.core.putting_off import OncePerWait, PutOff
 from broker.core.rate_limit import TokenBuckets
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.protocol.names import ClaimName
 from broker.protocol.topics import ClaimOrigin, Origin
 

@@ -21,9 +21,10 @@ from broker.core.rollout_offer import SUPERSEDED, Skip, Tell, offer
 from broker.core.rollout_pace import Bucket, refilled
 from broker.core.rollout_steps import LATE, broken_by, room
 from broker.core.update_records import DeviceUpdate, Part
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
+from broker.ports.rollouts import Usable
 from broker.protocol.names import DeviceId
-from broker.rollout_ports import Usable
 from broker.services.assignment_signing import AssignmentSigner, Signed, retain
 
 BATCH: Final = 2000

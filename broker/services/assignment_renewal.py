@@ -12,7 +12,8 @@ from broker.core.assigning import LIFETIME, RENEW_WITHIN
 from broker.core.rollout import IN_FORCE, Rollout
 from broker.core.rollout_offer import MAY_BE_TOLD
 from broker.core.update_records import GivenAssignment
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.updates import SignedAssignment

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from broker.core.assigning import Sources, message
 from broker.core.rollout import Rollout
 from broker.core.update_records import GivenAssignment
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
+from broker.ports.updates import UpdateRepository
 from broker.protocol import codec
 from broker.protocol.topics import Desired, desired_topic
-from broker.update_ports import UpdateRepository
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import asyncio
 from typing import Final
 
-from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, Signed, sealed
 from broker.core.records import Event, EventKind
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.audit import AuditError, AuditHead, AuditKey
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 
 _PAGE: Final = 8 * SEGMENT
 _PAGES_AT_ONCE: Final = 20

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from broker.audit_ports import AuditError, AuditHead, AuditKey
 from broker.core.audit_chain import SEGMENT, Floor, Seal, chained
 from broker.core.findings import Finding, Level
 from broker.core.records import Event
-from broker.ports import EventFilter, ReadTransaction, Registry
+from broker.ports.audit import AuditError, AuditHead, AuditKey
+from broker.ports.registry import EventFilter, ReadTransaction, Registry
 from broker.services.audit_seals import end_of, lost_to
 
 AUDIT_LOG: Final = "audit_log"

@@ -13,7 +13,9 @@ from typing import Final
 from broker.core.putting_off import PutOff
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Retained
-from broker.ports import Clock, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
+from broker.ports.updates import UpdateCode, UpdateError, UpdateRepository
 from broker.protocol import codec, limits, topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.topics import Desired, DeviceOrigin, Operation, Outcome
@@ -25,7 +27,6 @@ from broker.protocol.updates import (
     SignedAssignment,
 )
 from broker.protocol.zones import Zone
-from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
 
 _READING_AT_ONCE: Final = 4
 _WAITING: Final = 64

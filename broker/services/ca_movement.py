@@ -6,7 +6,7 @@ from datetime import datetime
 from broker.core.ca_rollover import Rollover
 from broker.core.campaign import Selection, SelectionKind
 from broker.core.certificate_profile import BACKDATING
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.services.campaigns import MAX_NAMED, Wanted, begin
 
 

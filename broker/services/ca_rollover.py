@@ -26,7 +26,8 @@ from broker.core.lifecycle import (
     next_certificate_state,
 )
 from broker.core.records import Certificate, Event, EventKind, RevocationReason
-from broker.ports import Clock, EventFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.ca_movement import begin_moving
 from broker.services.campaigns import is_held, steer

@@ -5,7 +5,8 @@ from typing import Final
 
 from broker.core.ca_rollover import Phase, is_under_way
 from broker.core.findings import Finding, Level
-from broker.ports import Clock, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
 
 PATIENCE: Final = timedelta(minutes=1)
 """The service takes its steps within a second, as long as it and the broker run."""

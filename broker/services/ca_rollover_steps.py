@@ -11,7 +11,8 @@ from broker.core.ca_rollover import Phase, Rollover, Step, advance, in_force
 from broker.core.campaign import CampaignId, CampaignState
 from broker.core.lifecycle import MEMBERS
 from broker.core.records import Event, EventKind
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.ca_movement import begin_moving
 from broker.services.campaigns import MAX_NAMED
 from broker.services.crl import FleetCrl

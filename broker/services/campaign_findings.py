@@ -7,7 +7,8 @@ from typing import Final
 from broker.core.campaign import Campaign, CampaignState
 from broker.core.campaign_pace import orders_due
 from broker.core.findings import Finding, Level
-from broker.ports import Clock, ReadTransaction, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry
 from broker.services.campaigns import is_held
 
 STILL: Final = timedelta(minutes=2)

@@ -21,7 +21,8 @@ from broker.core.campaign_pace import given, orders_due, renew_by, was_set_back
 from broker.core.lifecycle import MEMBERS
 from broker.core.records import Certificate, Device, Event, EventKind
 from broker.core.rotation_policy import HELD, after_order, at_its_turn, next_version
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec
 from broker.protocol.messages import RotationOrder
 from broker.protocol.names import CertificateSerial, DeviceId

@@ -33,7 +33,8 @@ from broker.core.certificate_profile import BACKDATING
 from broker.core.lifecycle import MEMBERS
 from broker.core.records import Event, EventKind
 from broker.core.rotation_policy import HELD
-from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName
 from broker.services.device_acts import MAX_REASON
 from broker.services.problems import (

@@ -11,7 +11,9 @@ from cryptography.x509.ocsp import OCSPResponseBuilder, OCSPResponseStatus
 
 from broker.core.ocsp import MalformedQuestion, StatusQuestion, decide_status, parse_question
 from broker.core.records import Certificate
-from broker.ports import Clock, Registry, RegistryError, StatusAuthority
+from broker.ports.authorities import StatusAuthority
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, RegistryError
 
 _log = structlog.get_logger(__name__)
 

@@ -6,14 +6,9 @@ from datetime import datetime
 
 from broker.core.claim_alarm import AGAIN_AFTER, ClaimAlarm, is_nearly_used
 from broker.core.records import ClaimCertificate, Event, EventKind
-from broker.ports import (
-    AlarmTelemetry,
-    Clock,
-    EventFilter,
-    ReadTransaction,
-    Registry,
-    WriteTransaction,
-)
+from broker.ports.clock import Clock
+from broker.ports.registry import EventFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports.telemetry import AlarmTelemetry
 from broker.protocol.names import ClaimName
 from broker.services.admission import Admission
 

@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.core.records import ClaimCertificate, Event, EventKind, RevocationReason
-from broker.ports import Clock, CrlFile, ReadTransaction, Registry, Revocation, WriteTransaction
+from broker.ports.authorities import Revocation
+from broker.ports.brokers import CrlFile
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol.bundle import ClaimBundle, write_bundle
 from broker.protocol.names import CertificateSerial, ClaimName, GroupName, is_issuable
 from broker.services.crl import ClaimCrl

@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from broker.core.findings import Finding, Level
-from broker.ports import Clock, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
 from broker.protocol.names import CertificateSerial
 
 _NAMED: Final = 5

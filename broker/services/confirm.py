@@ -17,7 +17,8 @@ from broker.core.lifecycle import (
 )
 from broker.core.possession import signer_among
 from broker.core.records import Certificate, Device, Event, EventKind, Reply, RevocationReason
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol import codec, topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import ConfirmAccepted, ConfirmRequest

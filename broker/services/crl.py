@@ -12,17 +12,10 @@ from datetime import datetime, timedelta
 from broker.core.ca_rollover import InForce, in_force
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import Event, EventKind, LockOut
-from broker.ports import (
-    BrokerControl,
-    Clock,
-    CrlFile,
-    FleetAuthority,
-    LastingCrlFile,
-    ReadTransaction,
-    Registry,
-    WatchedCrlFile,
-    WriteTransaction,
-)
+from broker.ports.authorities import FleetAuthority
+from broker.ports.brokers import BrokerControl, CrlFile, LastingCrlFile, WatchedCrlFile
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.lock_out import BATCH, LockOuts
 from broker.services.revoking import FLEET_CRL_WANTED
 

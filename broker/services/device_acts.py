@@ -14,8 +14,8 @@ from itertools import islice
 from broker.core.device_acts import EVENTS, REVOKED_FOR, Change, decide_act
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState, TransitionError
 from broker.core.records import Certificate, Device, Event, LockOut
-from broker.ports import (
-    Clock,
+from broker.ports.clock import Clock
+from broker.ports.registry import (
     DeviceFilter,
     EventFilter,
     ReadTransaction,

@@ -17,7 +17,8 @@ from broker.core.records import (
     Reprovision,
     Serials,
 )
-from broker.ports import Clock, EventFilter, ReadTransaction, Registry, RegistryError
+from broker.ports.clock import Clock
+from broker.ports.registry import EventFilter, ReadTransaction, Registry, RegistryError
 
 CLAIM_MARGIN: Final = timedelta(days=14)
 """A claim certificate is flashed long before it's used: warn while there's time for a new one."""

@@ -11,7 +11,8 @@ from broker.core.claim_policy import AskedClaim, ClaimContext, Issue, Repeat, de
 from broker.core.csr import verify_csr
 from broker.core.lifecycle import DeviceInput, DeviceState, next_device_state
 from broker.core.records import Certificate, Device, Event, EventKind, Reply, RevocationReason
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol import topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import EnrollRequest

@@ -6,7 +6,8 @@ from itertools import islice
 from typing import Final
 
 from broker.core.records import Event, EventKind
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import GroupName, SerialNumber
 from broker.services.enrollments import CHUNK
 from broker.services.problems import unknown_group

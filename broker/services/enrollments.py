@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Final
 
 from broker.core.records import Enrollment, Event, EventKind
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol.names import GroupName, SerialNumber
 from broker.services.problems import unknown_group
 from broker.services.serial_file import BadLine

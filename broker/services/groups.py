@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from broker.core.durations import format_duration
 from broker.core.records import EnrollmentGroup, Event, EventKind
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.problems import Problem, ProblemCode
 
 

@@ -13,7 +13,8 @@ from broker.core.csr import VerifiedCsr
 from broker.core.lifecycle import CertificateState
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Certificate, Reply
-from broker.ports import IssuingAuthority, WriteTransaction
+from broker.ports.authorities import IssuingAuthority
+from broker.ports.registry import WriteTransaction
 from broker.protocol import codec, topics
 from broker.protocol.messages import Endpoint, EnrollAccepted, TrustBundle
 from broker.protocol.names import ClaimName, DeviceId

@@ -7,7 +7,8 @@ from typing import Final
 
 from broker.core.lifecycle import DEVICE_TRANSITIONS, DeviceInput, DeviceState
 from broker.core.records import Certificate, LockOut, RevocationReason
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.revoking import FLEET_CRL_WANTED, revoke_certificate
 
 _BATCH: Final = 100

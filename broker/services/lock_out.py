@@ -14,7 +14,9 @@ from datetime import datetime
 from broker.core.lifecycle import DeviceInput
 from broker.core.lock_out import CAN_WAIT, is_due, is_over
 from broker.core.records import Event, EventKind, LockOut
-from broker.ports import BrokerControl, Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.brokers import BrokerControl
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 
 BATCH = 200

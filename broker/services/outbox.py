@@ -7,7 +7,8 @@ an answer twice ignores the second.
 from collections import deque
 
 from broker.core.records import Reply
-from broker.ports import Publisher, Registry
+from broker.ports.brokers import Publisher
+from broker.ports.registry import Registry
 from broker.protocol.zones import Zone
 
 _PAGE = 10_000

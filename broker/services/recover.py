@@ -11,7 +11,8 @@ from broker.core.possession import verified_holder
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
 from broker.core.recover_policy import RecoverContext, decide_recover
 from broker.core.successor import Succeed
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import topics
 from broker.protocol.codes import Refused
 from broker.protocol.messages import RecoverRequest

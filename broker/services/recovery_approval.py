@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from broker.core.lifecycle import MEMBERS, CertificateState
 from broker.core.records import Certificate, Device, Event, EventKind, RevocationReason
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.problems import Problem, ProblemCode, unknown_device
 

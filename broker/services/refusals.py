@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
 from broker.core.repeats import Repeats
-from broker.ports import Clock, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
 from broker.protocol.codes import Code, Refused
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin, Origin
 

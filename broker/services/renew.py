@@ -13,7 +13,8 @@ from broker.core.possession import signer_among
 from broker.core.records import Certificate, Event, EventKind, Reply
 from broker.core.renew_policy import admitted, decide_renew, signer, signers
 from broker.core.successor import Succeed
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import topics
 from broker.protocol.codes import Code
 from broker.protocol.messages import RenewRequest

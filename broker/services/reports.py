@@ -15,7 +15,8 @@ from broker.core.possession import signer_among
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
 from broker.core.rollout import PROGRESS_TRANSITIONS, Progress, next_progress
 from broker.core.update_records import DeviceUpdate, GivenAssignment, KnownReport, Part
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, topics
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import DeviceId

@@ -16,7 +16,8 @@ from functools import partial
 from typing import Final
 
 from broker.core.records import Retained
-from broker.ports import DeviceFilter, FleetMemory, ReadTransaction, Registry
+from broker.ports.brokers import FleetMemory
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import RETAINED_MARK, Desired, desired_topic
 

@@ -3,10 +3,11 @@
 import asyncio
 from datetime import timedelta
 
-from broker.audit_ports import AuditError, AuditKey
 from broker.core.audit_chain import Floor, Seal, Signed, chained
 from broker.core.records import Event
-from broker.ports import Clock, ReadTransaction, Registry
+from broker.ports.audit import AuditError, AuditKey
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry
 
 
 class Retention:

@@ -7,7 +7,7 @@ from typing import Final
 
 from broker.core.lifecycle import CertificateInput, DeviceInput, next_certificate_state
 from broker.core.records import Certificate, Device, Event, EventKind, LockOut, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import ClaimName
 
 FLEET_CRL_WANTED = "crl.fleet.wanted"

@@ -26,12 +26,13 @@ from broker.core.rollout_offer import GONE
 from broker.core.rollout_pace import refilled
 from broker.core.rollout_steps import LATE, broken_by, is_finished, opens_next_wave, room
 from broker.core.update_records import Part
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
+from broker.ports.updates import UpdateRepository
 from broker.protocol.topics import Desired, desired_topic
 from broker.services.assigning import BATCH, PAGE, Assigner
 from broker.services.assignment_renewal import AssignmentRenewal
 from broker.services.rollout_queue import RolloutQueue
-from broker.update_ports import UpdateRepository
 
 SILENT_AFTER: Final = timedelta(days=1)
 """A device that hasn't said anything for so long is switched off: the next wave doesn't wait for

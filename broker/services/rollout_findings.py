@@ -6,7 +6,8 @@ from typing import Final
 
 from broker.core.findings import Finding, Level
 from broker.core.rollout import Rollout, RolloutState
-from broker.ports import Clock, ReadTransaction, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry
 
 _LOOKED_AT: Final = 50
 

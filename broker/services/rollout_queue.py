@@ -15,7 +15,8 @@ from broker.core.rollout import ALIVE, Progress, Rollout
 from broker.core.rollout_offer import MAY_BE_TOLD
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import Part
-from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol.names import DeviceId
 
 PAGE: Final = 1000

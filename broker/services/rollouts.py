@@ -31,12 +31,13 @@ from broker.core.rollout_offer import AGAIN, SUPERSEDED, Skip, offer
 from broker.core.rollout_pace import Pace, StopRule
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import DeviceUpdate, Part
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
+from broker.ports.updates import PublishedTarget, UpdateCode, UpdateError
 from broker.protocol.names import DeviceId, GroupName, is_name
 from broker.services.problems import Problem, ProblemCode, unknown_device, unknown_group
 from broker.services.rollout_director import change
 from broker.services.rollout_queue import page, part_of
-from broker.update_ports import PublishedTarget, UpdateCode, UpdateError
 
 _PAGE: Final = 500
 _MAX_IMAGES: Final = 16

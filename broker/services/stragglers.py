@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from broker.core.lifecycle import DeviceState
-from broker.ports import Clock, DeviceFilter, ReadTransaction, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import DeviceId
 
 _OUT: Final = (DeviceState.SUSPENDED, DeviceState.REVOKED, DeviceState.RETIRED)

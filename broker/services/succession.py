@@ -14,7 +14,7 @@ from broker.core.lifecycle import (
 )
 from broker.core.records import Certificate, Device, Event, EventKind
 from broker.core.successor import Member, Succeed
-from broker.ports import ReadTransaction, WriteTransaction
+from broker.ports.registry import ReadTransaction, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.issuing import Asked, Issuing
 

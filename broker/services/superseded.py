@@ -11,7 +11,8 @@ from typing import Final
 
 from broker.core.lifecycle import MEMBERS
 from broker.core.records import Certificate, RevocationReason
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.revoking import FLEET_CRL_WANTED, lock_out_of, revoke_certificate
 
 BATCH: Final = 500

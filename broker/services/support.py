@@ -1,6 +1,8 @@
 """Devices that run something whose support has ended: counted, so that somebody is woken by it."""
 
-from broker.ports import Clock, Registry, SupportTelemetry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
+from broker.ports.telemetry import SupportTelemetry
 
 
 class SupportWatch:

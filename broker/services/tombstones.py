@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from broker.ports import Clock, Registry
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
 from broker.protocol.topics import PREFIX
 
 _KEEP_S: Final = 2 * 3600.0

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from broker.core.records import Event, EventKind
-from broker.ports import Clock, ReadTransaction, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, limits
 from broker.protocol.messages import SignedTrustBundle, TrustBundle
 from broker.protocol.topics import TRUST_BUNDLE

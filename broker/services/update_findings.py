@@ -7,8 +7,8 @@ from typing import Final
 
 from broker.core.findings import Finding, Level
 from broker.core.metadata_lifetime import support_state
-from broker.ports import Registry
-from broker.update_ports import Lapse, PublishedTarget, UpdateError, UpdateRepository
+from broker.ports.registry import Registry
+from broker.ports.updates import Lapse, PublishedTarget, UpdateError, UpdateRepository
 
 _REMEDIES: Final = {
     "root": "Run 'muster update rotate-root', sign with the root keys, and publish.",

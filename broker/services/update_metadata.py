@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from broker.ports import Clock, Registry, WriteTransaction
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry, WriteTransaction
+from broker.ports.updates import UpdateCode, UpdateError, UpdateRepository
 from broker.protocol import limits
 from broker.protocol.topics import UPDATE_METADATA, metadata_topic
-from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
 
 GRACE: Final = timedelta(hours=1)
 """How long a file that nothing points to any more stays: longer than any device reads."""

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.core.findings import Finding
-from broker.ports import Clock
+from broker.ports.clock import Clock
+from broker.ports.updates import UpdateRepository
 from broker.services.update_findings import lapse_finding
-from broker.update_ports import UpdateRepository
 
 _AGAIN: Final = timedelta(days=1)
 

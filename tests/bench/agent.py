@@ -23,13 +23,13 @@ import psutil
 import broker
 import device_client
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.rollout import Progress, Selection
+from broker.operating.updating import update_repository
 from broker.protocol.bundle import write_bundle
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from tests.bench.bench import CLAIM, MANY, Bench
 from tests.bench.measuring import CpuMark, middle, say
 from tests.bench.report import Row, at_most

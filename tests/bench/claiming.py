@@ -12,11 +12,11 @@ from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.ca.server_trust import FIRST_VERSION
 from broker.adapters.clock import SystemClock
 from broker.adapters.registry import SqlRegistry
+from broker.composition.registries import open_registry
 from broker.entry.cli.up import tune_garbage_collection
 from broker.entry.housekeeping import Chore
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services.enroll import EnrollService
 from broker.services.issuing import Issuing, Welcome
 from broker.services.outbox import Outbox
@@ -37,7 +37,7 @@ class _Nowhere:
 
 
 class ClaimDesk:
-    """The enrollment service as `broker.app` puts it together, on a registry that is open."""
+    """The enrollment service as `broker.composition.app` joins it, on a registry that is open."""
 
     def __init__(
         self, installation: Installation, registry: SqlRegistry, authority: FileAuthority

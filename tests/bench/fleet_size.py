@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker.registries import open_registry
+from broker.composition.registries import open_registry
 from tests.bench.bench import CLAIM, Bench, enroll
 from tests.bench.claiming import claim_desk, parts
 from tests.bench.devices import Device, make_devices

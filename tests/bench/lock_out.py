@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.lifecycle import DeviceInput
-from broker.ports import DeviceFilter, Registry, WriteTransaction
+from broker.ports.registry import DeviceFilter, Registry, WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint, SerialNumber
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import device_acts
 from broker.services.device_acts import Wanted
 from broker.services.revoking import FLEET_CRL_WANTED

@@ -24,7 +24,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.engine import writing_engine
 from broker.adapters.registry.migrate import migrate
 from broker.core.records import Event, EventKind, Reply
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId, SerialNumber
 from broker.protocol.zones import Zone
 from tests.support.postgres import postgres_cluster

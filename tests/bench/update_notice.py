@@ -28,11 +28,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.csr import fingerprint_of_key
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device
 from broker.core.rollout import Progress, Rollout, RolloutInput, Selection
-from broker.ports import Registry, WriteTransaction
+from broker.operating.updating import update_repository
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId, Fingerprint, SerialNumber
 from broker.protocol.statements import report_statement
@@ -54,11 +56,9 @@ from broker.protocol.updates import (
     SignedAssignment,
 )
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from device_client.update import steps
 from device_client.update.images import Image
 from device_client.update.journal import Entry, State

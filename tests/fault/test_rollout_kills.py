@@ -12,18 +12,18 @@ import pytest
 import pytest_asyncio
 
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.records import EventKind
 from broker.core.rollout import Progress, RolloutInput, RolloutState, Selection
 from broker.core.update_records import KnownReport
+from broker.operating.updating import update_repository
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import metadata_topic
 from broker.protocol.updates import Assignment, Phase, ReportAccepted, UpdateReport
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from tests.fault.dying_rollout import (
     CALLING_BACK,
     PREPARING,

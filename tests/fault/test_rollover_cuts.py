@@ -15,10 +15,10 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
+from broker.composition.registries import open_registry
 from broker.core.ca_rollover import Phase
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.settings import BrokerKind
 from device_client import keystore
 from device_client.errors import StateUnusable

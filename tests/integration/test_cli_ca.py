@@ -13,7 +13,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.core.ca_rollover import Phase, Rollover
 from broker.core.infrastructure_rollover import ServerPhase
 from broker.core.lifecycle import CertificateState, DeviceState
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from tests.support.commands import Operator, Outcome
 from tests.support.records import NOW
 from tests.support.registries import add_batch, certificate_number, device_number

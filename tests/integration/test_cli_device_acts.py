@@ -11,7 +11,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.lifecycle import DeviceState
-from broker.ports import ReadTransaction, WriteTransaction
+from broker.ports.registry import ReadTransaction, WriteTransaction
 from tests.support.commands import Operator, command, plain_environment
 from tests.support.registries import add_batch, certificate_number, device_number
 from tests.support.waiting import eventually

@@ -12,8 +12,8 @@ import pytest
 from broker.adapters.audit_files import AuditFolder, FileAuditKey
 from broker.adapters.run_lock import held, note_registry
 from broker.core.findings import Finding
-from broker.examination import examine
-from broker.installation import open_installation
+from broker.operating.examination import examine
+from broker.operating.installation import open_installation
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
 from tests.support.commands import Operator

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.adapters.audit_files import AuditFolder
-from broker.installation import open_installation
+from broker.operating.installation import open_installation
 from broker.settings import BrokerKind
 from tests.support.acting import run_muster
 from tests.support.commands import Operator

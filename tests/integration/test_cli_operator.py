@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from broker import installation
 from broker.adapters.brokers.embedded.errors import BrokerError, BrokerErrorCode
 from broker.adapters.brokers.errors import BrokerControlCode, BrokerControlError
 from broker.core.records import Event, EventKind
 from broker.entry.cli.failures import report
 from broker.entry.cli.main import common_first
+from broker.operating import installation
 from broker.protocol.bundle import read_bundle
 from broker.protocol.codes import EXPLANATIONS, Code
 from tests.support.commands import Operator

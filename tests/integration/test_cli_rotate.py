@@ -11,7 +11,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.run_lock import held
 from broker.core.campaign import CampaignId, CampaignState, Rotation, RotationState, counted
 from broker.core.lifecycle import DeviceState
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from tests.support.commands import Operator
 from tests.support.records import NOW
 from tests.support.registries import add_batch, certificate_number, device_number

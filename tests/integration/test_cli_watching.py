@@ -14,7 +14,7 @@ from broker.core.lifecycle import CertificateState
 from broker.core.rollout import Progress
 from broker.core.update_records import Part
 from broker.entry.cli.main import run
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import DeviceId
 from tests.support.records import NOW
 from tests.support.registries import add_batch, add_member, certificate_number

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from broker.composition.registries import open_registry
 from broker.core.rollout import Selection
 from broker.core.rollout_pace import StopRule
+from broker.operating.updating import update_repository
 from broker.protocol.limits import MAX_BLOCK
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import DeviceOrigin, Operation, device_topic
 from broker.protocol.updates import AssignedTarget, BlockAccepted, BlockRequest
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from device_client import exchange
 from device_client.errors import ConnectionLost
 from device_client.exchange import Question

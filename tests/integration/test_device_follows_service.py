@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.composition.registries import open_registry
 from broker.core.lifecycle import CertificateState
 from broker.protocol import codec
 from broker.protocol.messages import RotationOrder
 from broker.protocol.topics import Desired, desired_topic
-from broker.registries import open_registry
 from broker.settings import BrokerKind
 from device_client import keystore
 from tests.support.device_agents import device

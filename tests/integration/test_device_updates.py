@@ -8,15 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, redirect_stdout, sup
 from io import StringIO
 from pathlib import Path
 
+from broker.composition.registries import open_registry
 from broker.core.rollout import Progress, Selection
 from broker.core.rollout_pace import StopRule
-from broker.ports import DeviceFilter, ReadTransaction
+from broker.operating.updating import update_repository
+from broker.ports.registry import DeviceFilter, ReadTransaction
 from broker.protocol import codec
 from broker.protocol.bundle import write_bundle
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
-from broker.updating import update_repository
 from device_client import cli, keystore, status
 from device_client.agent import Agent
 from device_client.enrollment import Enrollment

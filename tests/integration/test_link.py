@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
-from broker.ports import PublishError, RegistryError
+from broker.ports.brokers import PublishError
+from broker.ports.registry import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import CLAIM_REQUESTS
 from broker.protocol.zones import Zone

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from broker.composition.zone_brokers import Links  # the one place where both zones' answers pass
 from broker.core.records import EventKind
 from broker.entry.mqtt import router
-from broker.ports import PublishError, RegistryError
+from broker.ports.brokers import PublishError
+from broker.ports.registry import RegistryError
 from broker.protocol import codec
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind
-from broker.zone_brokers import Links  # the one place where both zones' answers pass
 from tests.support.claimant import Claimant, claimant, enroll_request
 from tests.support.postgres import PostgresCluster, postgres_cluster
 from tests.support.stack import STUBBORN, Plan, Stack, running_stack

@@ -9,7 +9,7 @@ import pytest
 from broker.core.keys import KeyType
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, Reprovision, RevocationReason, Serials
-from broker.installation import open_installation
+from broker.operating.installation import open_installation
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.names import ClaimName

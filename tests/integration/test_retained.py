@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.composition.registries import open_registry
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import (
     RETAINED_MARK,
@@ -16,7 +17,6 @@ from broker.protocol.topics import (
     metadata_topic,
 )
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.settings import BrokerKind
 from tests.support.acting import joined
 from tests.support.certificates import Client

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from broker.composition.registries import open_registry
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import EventKind, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services.device_acts import Effect
 from broker.settings import BrokerKind
 from device_client.keys import from_pem

@@ -5,17 +5,17 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from broker.composition.registries import open_registry
 from broker.core.rollout import Progress, RolloutInput, RolloutState, Selection
 from broker.core.rollout_pace import StopRule
+from broker.operating.updating import update_repository
 from broker.protocol.messages import Rejected
 from broker.protocol.topics import metadata_topic
 from broker.protocol.updates import Phase, ReportAccepted
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push, RolloutView
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from tests.support.acting import joined
 from tests.support.peers import peer
 from tests.support.stack import Stack

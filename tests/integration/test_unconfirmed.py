@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from broker.adapters.ca.files import write_secret
+from broker.composition.registries import open_registry
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.messages import EnrollAccepted, Rejected
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from device_client.keys import to_pem
 from tests.support.certificates import Client
 from tests.support.claimant import claimant, enroll_request

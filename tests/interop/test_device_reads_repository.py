@@ -9,10 +9,10 @@ import pytest
 
 from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.keys import ALGORITHMS
+from broker.operating.updating import update_repository
 from broker.protocol import codec
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import AssignedTarget, Assignment
-from broker.updating import update_repository
 from device_client.update.assignment import authentic, resolve
 from device_client.update.codes import UpdateCode, UpdateRefused
 from device_client.update.repository import Repository

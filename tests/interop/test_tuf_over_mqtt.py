@@ -17,7 +17,9 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
 
 from broker.adapters.updates.ceremonies import RootChange
+from broker.composition.registries import open_registry
 from broker.core.rollout import Selection
+from broker.operating.updating import update_repository
 from broker.protocol import codec, limits
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import (
@@ -32,11 +34,9 @@ from broker.protocol.topics import (
 )
 from broker.protocol.updates import BlockRequest
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import rollouts
 from broker.services.rollouts import Push
 from broker.settings import BrokerKind
-from broker.updating import update_repository
 from tests.support.acting import joined
 from tests.support.certificates import Client
 from tests.support.peers import Heard, Peer, peer

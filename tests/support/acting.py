@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.lifecycle import DeviceInput
 from broker.core.records import LockOut
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import device_acts
 from broker.services.act_progress import follow
 from broker.services.device_acts import Acted, Wanted

@@ -11,8 +11,8 @@ from typing import Final, Protocol
 
 from broker.adapters.brokers.crl_file import swap
 from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
+from broker.composition.zone_brokers import broker_tls
 from broker.protocol.zones import Zone
-from broker.zone_brokers import broker_tls
 from tests.support.certificates import Certificates, Client
 from tests.support.mosquitto import RunningMosquitto, run_mosquitto
 from tests.support.peers import Peer, peer
@@ -32,10 +32,10 @@ class BrokerUnderTest(Protocol):
         """On which it listens for the service."""
 
     async def apply_crl(self) -> None:
-        """What `broker.ports.BrokerControl` says."""
+        """What `broker.ports.brokers.BrokerControl` says."""
 
     async def disconnect(self, name: str) -> int:
-        """What `broker.ports.BrokerControl` says."""
+        """What `broker.ports.brokers.BrokerControl` says."""
 
     async def restart(self) -> None:
         """Kills it without a warning, and starts it on the same port."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.adapters.clock import SystemClock
+from broker.composition.registries import open_registry
 from broker.core.campaign import (
     Campaign,
     CampaignId,
@@ -13,13 +14,12 @@ from broker.core.campaign import (
     Selection,
     SelectionKind,
 )
-from broker.ports import ReadTransaction
+from broker.ports.registry import ReadTransaction
 from broker.protocol import codec
 from broker.protocol.messages import RotationOrder
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services import campaigns
 from broker.services.campaigns import Wanted
 from tests.support.csrs import fresh_key

@@ -23,7 +23,7 @@ from broker.adapters.ca.key_files import generate_key, key_pem
 from broker.adapters.ca.loading import load_signer
 from broker.core.certificate_profile import Profile, Validity
 from broker.core.records import RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import ClaimName, DeviceId
 from broker.protocol.zones import Zone
 from tests.support.templates import copied_home

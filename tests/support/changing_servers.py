@@ -8,13 +8,13 @@ from pathlib import Path
 
 from cryptography import x509
 
-from broker import server_authorities
-from broker.authorities import RootKey
 from broker.core.infrastructure_rollover import ServerPhase
-from broker.installation import open_installation
+from broker.operating import server_authorities
+from broker.operating.authorities import RootKey
+from broker.operating.installation import open_installation
+from broker.operating.server_authorities import ServerStanding
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.zones import Zone
-from broker.server_authorities import ServerStanding
 from device_client.errors import DeviceError
 from tests.support.acting import run_muster
 from tests.support.device_agents import device

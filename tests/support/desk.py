@@ -20,7 +20,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.core.ca_rollover import in_force
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, ClaimCertificate, Device, Enrollment, Event, Reply
-from broker.ports import EventFilter, ReadTransaction, Registry, WriteTransaction
+from broker.ports.registry import EventFilter, ReadTransaction, Registry, WriteTransaction
 from broker.protocol import codec, limits
 from broker.protocol.codes import Code, Refused
 from broker.protocol.messages import (

@@ -16,7 +16,7 @@ from broker.adapters.ca.loading import load_signer
 from broker.adapters.registry.engine import writing_engine
 from broker.adapters.registry.moments import stored
 from broker.adapters.registry.schema import CERTIFICATE
-from broker.registries import open_registry
+from broker.composition.registries import open_registry
 from device_client import answers, identity
 from device_client.answers import Grant
 from device_client.identity import Identity

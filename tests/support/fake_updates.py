@@ -1,4 +1,4 @@
-"""An update repository in memory; it meets `broker.update_ports.UpdateRepository`."""
+"""An update repository in memory; it meets `broker.ports.updates.UpdateRepository`."""
 
 import base64
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.ports.updates import Lapse, PublishedTarget, UpdateError
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import ImageFacts, KeySignature, SignedAssignment
-from broker.update_ports import Lapse, PublishedTarget, UpdateError
 from tests.support.records import a_fingerprint
 
 KEY_ID = a_fingerprint("director")

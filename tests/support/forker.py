@@ -37,7 +37,11 @@ def answer(**what: int) -> None:
 def main() -> None:
     """Serves until the input ends."""
     # Whatever a service loads only when it runs.
-    for name in ("broker.entry.cli.main", "broker.app", "broker.adapters.brokers.embedded"):
+    for name in (
+        "broker.entry.cli.main",
+        "broker.composition.app",
+        "broker.adapters.brokers.embedded",
+    ):
         __import__(name)
     with open(0, "rb", buffering=0) as orders:
         while line := orders.readline():

@@ -6,15 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol import codec
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.updates import AssignedTarget, Assignment, KeySignature, SignedAssignment
-from broker.update_ports import UpdateCode, UpdateError
 
 
 class PublishedImages:
-    """Meets as much of `broker.update_ports.UpdateRepository` as serving images needs."""
+    """Meets as much of `broker.ports.updates.UpdateRepository` as serving images needs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -9,6 +9,7 @@ from pathlib import Path
 from broker.adapters.ca.bundles import make_bundle, read_trust_bundle
 from broker.adapters.ca.claim_authority import IssuedClaimCertificate, issue_claim_certificate
 from broker.adapters.ca.home import MusterHome
+from broker.composition.registries import open_registry
 from broker.core.keys import KeyType
 from broker.core.records import (
     Certificate,
@@ -21,11 +22,10 @@ from broker.core.records import (
     Reprovision,
     Serials,
 )
-from broker.ports import DeviceFilter, EventFilter, ReadTransaction
+from broker.ports.registry import DeviceFilter, EventFilter, ReadTransaction
 from broker.protocol.bundle import ClaimBundle
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
-from broker.registries import open_registry
 from broker.settings import Settings, load_settings
 from tests.support.templates import copied_home, prepare
 

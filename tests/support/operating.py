@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.records import ClaimCertificate
-from broker.ports import Registry, WriteTransaction
+from broker.ports.registry import Registry, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName
 from tests.support.templates import with_schema
 
@@ -17,7 +17,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 @dataclass
 class SetClock:
-    """Meets `broker.ports.Clock`; stands still until it is set."""
+    """Meets `broker.ports.clock.Clock`; stands still until it is set."""
 
     at: datetime = NOW
 

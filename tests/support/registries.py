@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.core.records import Certificate, Device, Event, EventKind, Reply
-from broker.ports import DeviceFilter, Registry, WriteTransaction
+from broker.ports.registry import DeviceFilter, Registry, WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId, SerialNumber
 from broker.protocol.zones import Zone
 from tests.support.records import (

@@ -7,13 +7,13 @@ from cryptography import x509
 
 from broker.adapters.ca.findings import Check
 from broker.adapters.clock import SystemClock
-from broker.authorities import RootKey, start_rollover
+from broker.composition.registries import open_registry
 from broker.core.ca_rollover import Phase, Rollover
 from broker.core.findings import Level
-from broker.examination import examine
-from broker.installation import open_installation
-from broker.ports import Registry
-from broker.registries import open_registry
+from broker.operating.authorities import RootKey, start_rollover
+from broker.operating.examination import examine
+from broker.operating.installation import open_installation
+from broker.ports.registry import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
 from tests.support.acting import run_muster
 from tests.support.stack import Stack

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from broker.adapters.ca.home import MusterHome
-from broker.app import Muster, Running
+from broker.composition.app import Muster, Running
 from broker.settings import load_settings
 from tests.support.waiting import eventually
 

@@ -14,8 +14,8 @@ from tuf.ngclient import Updater
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.updates.keys import new_key_file, read_public
 from broker.core.metadata_lifetime import Lifetimes
+from broker.operating.updating import KeyReference, KeySet, NewImage, UpdateDesk, update_repository
 from broker.protocol.updates import ImageFacts
-from broker.updating import KeyReference, KeySet, NewImage, UpdateDesk, update_repository
 
 MODEL = "meter"
 

@@ -17,7 +17,7 @@ from broker.adapters.ca.crl import build_crl
 from broker.adapters.ca.key_files import SigningKey
 from broker.core.certificate_profile import Profile, Validity
 from broker.core.records import RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import CertificateSerial
 
 NOW: Final = datetime.now(UTC)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from broker.app import _end
+from broker.composition.app import _end
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:

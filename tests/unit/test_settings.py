@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from broker.initialise import Choices, ZoneChoice, settings_text
-from broker.installation import read_settings
+from broker.operating.initialise import Choices, ZoneChoice, settings_text
+from broker.operating.installation import read_settings
 from broker.protocol.zones import Zone
 from broker.services.problems import Problem
 from broker.settings import STOCK_SERVICE_PORTS, BrokerKind, Settings, ZoneSettings

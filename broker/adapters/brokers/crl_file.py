@@ -26,7 +26,7 @@ _KNOWN_AT_MOST: Final = 8
 
 
 class WatchedCrlFile:
-    """A CRL file that is looked after; meets `broker.ports.WatchedCrlFile`."""
+    """A CRL file that is looked after; meets `broker.ports.brokers.WatchedCrlFile`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

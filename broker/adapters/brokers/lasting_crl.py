@@ -15,7 +15,7 @@ from broker.adapters.ca.loading import read_certificates, read_crls
 
 
 class LastingCrlFile:
-    """The file, and a copy of it as it was last good; meets `broker.ports.LastingCrlFile`.
+    """The file, and a copy of it as it was last good; meets `broker.ports.brokers.LastingCrlFile`.
 
     Good is what a broker may read and the anchors have signed. CRLs of others don't count.
 

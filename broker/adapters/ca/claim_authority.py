@@ -17,7 +17,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.key_files import generate_key, key_pem
 from broker.adapters.ca.loading import load_signer
 from broker.core.certificate_profile import BACKDATING, Profile, Validity
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import CertificateSerial, ClaimName, is_issuable
 
 

@@ -12,7 +12,7 @@ from broker.adapters.ca.building import Signer, authority_key, signature_hash
 from broker.adapters.ca.loading import read_crls
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import CertificateSerial
 
 _Built = tuple[datetime, RevocationReason, x509.RevokedCertificate]

@@ -24,12 +24,12 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.loading import load_signer
 from broker.core.ca_rollover import FIRST_GENERATION
 from broker.core.certificate_profile import OPERATIONAL_CRL_LIFETIME, Profile, Validity
-from broker.ports import IssuedCertificate, Revocation
+from broker.ports.authorities import IssuedCertificate, Revocation
 from broker.protocol.names import CertificateSerial, DeviceId, Fingerprint
 
 
 class FileAuthority:
-    """Issues operational certificates; meets `broker.ports.IssuingAuthority`.
+    """Issues operational certificates; meets `broker.ports.authorities.IssuingAuthority`.
 
     Holds the key in memory, so that a device's certificate costs one signature and no file.
     """

@@ -14,13 +14,13 @@ from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.ca.files import read_file, replace_public
 from broker.adapters.ca.home import MusterHome
 from broker.core.ca_rollover import InForce
-from broker.ports import IssuedCertificate, Revocation
+from broker.ports.authorities import IssuedCertificate, Revocation
 from broker.protocol.names import DeviceId
 from broker.protocol.zones import Zone
 
 
 class FleetAuthorities:
-    """Issues by one authority and signs for all; meets `broker.ports.FleetAuthority`.
+    """Issues by one authority and signs for all; meets `broker.ports.authorities.FleetAuthority`.
 
     What it holds is replaced as a whole, so a thread that issues sees the old or the new.
     """

@@ -19,7 +19,7 @@ from broker.adapters.ca.building import Signer, authority_key, common_name, sign
 from broker.adapters.ca.crl import reason_flag
 from broker.core.certificate_profile import BACKDATING
 from broker.core.ocsp import Good, Revoked, Status, StatusQuestion, Unknown
-from broker.ports import SignedStatus
+from broker.ports.authorities import SignedStatus
 
 RESPONDER_NAME: Final = "muster-ocsp"
 """Reserved, as every name that begins so: no device is called by it."""
@@ -58,7 +58,7 @@ class _Responder:
 
 
 class StatusAnswers:
-    """Signs for the operational authorities; meets `broker.ports.StatusAuthority`."""
+    """Signs for the operational authorities; meets `broker.ports.authorities.StatusAuthority`."""
 
     def __init__(self, signers: Callable[[], Sequence[Signer]]) -> None:
         """`signers` gives the authorities that count now, however many."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from broker.adapters.registry.errors import DATABASE_ERRORS, is_lost, translated
 from broker.adapters.registry.session import Compiler, Session
 from broker.adapters.registry.transaction import SqlTransaction, transaction_on
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 Work = Callable[[SqlTransaction], object]
 

@@ -18,7 +18,7 @@ from broker.adapters.registry.schema import (
 from broker.adapters.registry.session import Part, Row, Upsert
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, Fingerprint
 
 _T: Final = CERTIFICATE

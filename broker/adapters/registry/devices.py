@@ -13,7 +13,7 @@ from broker.adapters.registry.schema import CERTIFICATE, DEVICE, ENROLLMENT
 from broker.adapters.registry.session import Part, Session, Upsert
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Device, RevocationReason
-from broker.ports import DeviceFilter
+from broker.ports.registry import DeviceFilter
 from broker.protocol.names import ClaimName, DeviceId, GroupName, SerialNumber
 
 _T: Final = DEVICE

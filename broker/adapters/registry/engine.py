@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from broker.adapters.registry.errors import RegistryCode
 from broker.adapters.registry.sqlite_file import RegistryFile
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 SQLITE_SETTINGS: Final[dict[str, str]] = {
     "busy_timeout": "10000",

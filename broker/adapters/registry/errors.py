@@ -9,7 +9,7 @@ from enum import StrEnum
 import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from broker.ports import RegistryConflict, RegistryError
+from broker.ports.registry import RegistryConflict, RegistryError
 
 
 class RegistryCode(StrEnum):

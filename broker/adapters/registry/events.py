@@ -9,7 +9,7 @@ from broker.adapters.registry.moments import loaded, stored
 from broker.adapters.registry.schema import EVENT
 from broker.adapters.registry.session import Part, Row, Session
 from broker.core.records import Event, EventKind
-from broker.ports import EventFilter
+from broker.ports.registry import EventFilter
 
 _T: Final = EVENT
 _ALL: Final = sa.select(_T)

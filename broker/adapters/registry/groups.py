@@ -21,7 +21,7 @@ from broker.core.records import (
     RotationKey,
     Serials,
 )
-from broker.ports import EnrollmentFilter
+from broker.ports.registry import EnrollmentFilter
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 
 _T: Final = ENROLLMENT_GROUP

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from broker.adapters.registry.engine import parsed, reading_engine, writing_engine
 from broker.adapters.registry.errors import DATABASE_ERRORS, RegistryCode, translated
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 

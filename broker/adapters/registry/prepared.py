@@ -26,9 +26,9 @@ from broker.core.prepared import Candidate, Prepared
 from broker.core.rollout import IN_FORCE, Progress, Rollout, Step, next_progress
 from broker.core.rollout_offer import SUPERSEDED
 from broker.core.update_records import DeviceUpdate, Part
+from broker.ports.rollouts import Usable
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
-from broker.rollout_ports import Usable
 
 # All that decides on what a device is told. Both sides of the comparison are made here, so what is
 # unchanged is always the same text.

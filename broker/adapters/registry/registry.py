@@ -16,7 +16,7 @@ from broker.adapters.registry.migrate import check
 from broker.adapters.registry.session import Compiler
 from broker.adapters.registry.watching import Watch
 from broker.adapters.registry.writer import Writer
-from broker.ports import ReadTransaction, WriteTransaction
+from broker.ports.registry import ReadTransaction, WriteTransaction
 
 ResultT = TypeVar("ResultT")
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import UpdateBase
 
 from broker.adapters.registry.errors import DATABASE_ERRORS, translated
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, object]

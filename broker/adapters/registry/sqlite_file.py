@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from broker.adapters.registry.errors import RegistryCode
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 
 def file_number(url: str) -> int | None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from broker.adapters.registry.batch import BatchRunner, Done, Outcome, Work
 from broker.adapters.registry.errors import busy, closed
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,8 @@ from broker.adapters.updates.online import (
 )
 from broker.adapters.updates.roles import Roles, save_roles
 from broker.core.metadata_lifetime import Lifetimes
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol.updates import DIRECTOR_FIELD
-from broker.update_ports import UpdateCode, UpdateError
 
 _CLOSED: Final = 0o700
 _OPEN: Final = 0o755

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 _OF_FILES = {
     AuthorityCode.FILE_UNREADABLE: UpdateCode.FILE_UNREADABLE,

@@ -12,7 +12,7 @@ from tuf.api.metadata import TargetFile
 
 from broker.adapters.ca.files import sync_folder
 from broker.adapters.updates.layout import UpdateFolders, consistent_name
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 _CHUNK: Final = 1024 * 1024
 _OPEN_FILE: Final = 0o644

@@ -24,7 +24,7 @@ from securesystemslib.signer import (
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.files import read_file, write_public
 from broker.adapters.ca.key_files import read_key, write_key
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 ED25519: Final = "ed25519"
 P256: Final = "p256"

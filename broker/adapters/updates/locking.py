@@ -9,7 +9,7 @@ from typing import Final
 
 from broker.adapters.updates.failures import missing
 from broker.adapters.updates.layout import UpdateFolders
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.05

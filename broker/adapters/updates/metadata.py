@@ -15,9 +15,9 @@ from tuf.api.serialization.json import JSONSerializer
 
 from broker.adapters.ca.files import read_file
 from broker.core.image_policy import Image
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol import limits
 from broker.protocol.updates import ImageFacts
-from broker.update_ports import UpdateCode, UpdateError
 
 SignedT = TypeVar("SignedT", Root, Targets, Snapshot, Timestamp)
 

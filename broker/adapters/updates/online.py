@@ -19,8 +19,8 @@ from broker.adapters.updates.layout import UpdateFolders
 from broker.adapters.updates.metadata import damaged
 from broker.adapters.updates.published import Published
 from broker.core.metadata_lifetime import Lifetimes
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol.updates import DIRECTOR_FIELD
-from broker.update_ports import UpdateCode, UpdateError
 
 DIRECTOR: Final = "director"
 ONLINE_ROLES: Final = ("snapshot", "timestamp", DIRECTOR)

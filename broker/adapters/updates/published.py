@@ -11,7 +11,7 @@ from broker.adapters.ca.files import read_file
 from broker.adapters.updates.layout import UpdateFolders
 from broker.adapters.updates.metadata import damaged, parse_metadata
 from broker.adapters.updates.roles import Roles
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 TIMESTAMP_FILE: Final = "timestamp.json"
 _TRIES: Final = 3

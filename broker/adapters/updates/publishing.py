@@ -23,7 +23,7 @@ from broker.adapters.updates.signatures import needs_of
 from broker.adapters.updates.states import forget_states, prepare, state_name, switch
 from broker.adapters.updates.verification import verify_state
 from broker.core.metadata_lifetime import Lifetimes, is_due
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The update repository as the service sees it: meets `broker.update_ports.UpdateRepository`."""
+"""The update repository as the service sees it: meets `broker.ports.updates.UpdateRepository`."""
 
 import base64
 import threading
@@ -19,9 +19,9 @@ from broker.adapters.updates.online import DIRECTOR, director_of, online_signers
 from broker.adapters.updates.published import Published, load_published, state_in_force
 from broker.adapters.updates.publishing import Publisher, needs_refresh
 from broker.core.metadata_lifetime import Lifetimes, is_lapsing
+from broker.ports.updates import Lapse, PublishedTarget, UpdateCode, UpdateError
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import KeySignature, SignedAssignment
-from broker.update_ports import Lapse, PublishedTarget, UpdateCode, UpdateError
 
 
 @dataclass(frozen=True)

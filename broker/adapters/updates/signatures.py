@@ -12,7 +12,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from broker.adapters.updates import keys
 from broker.adapters.updates.roles import Roles
 from broker.core.update_views import SignatureNeed
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 OfflineMetadata = Metadata[Root] | Metadata[Targets]
 Delegator = tuple[str, Root | Targets]

@@ -16,8 +16,8 @@ from broker.adapters.updates.metadata import image_of, model_role, target_of
 from broker.adapters.updates.roles import Roles, load_roles, save_roles
 from broker.adapters.updates.signatures import merge
 from broker.core.image_policy import Image, ImageRefused, Objection, admit
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol.updates import ImageFacts, TargetPath
-from broker.update_ports import UpdateCode, UpdateError
 
 _CODES = {
     Objection.INVALID: UpdateCode.IMAGE_INVALID,

@@ -11,7 +11,7 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient import FetcherInterface, Updater
 
 from broker.adapters.updates.published import Published
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 
 _BASE: Final = "https://muster.invalid/"
 _NOT_FOUND: Final = 404

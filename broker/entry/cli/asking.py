@@ -7,7 +7,7 @@ import typer
 
 from broker.entry.cli.options import common
 from broker.entry.cli.output import note
-from broker.installation import Installation
+from broker.operating.installation import Installation
 from broker.services.problems import Problem, ProblemCode
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

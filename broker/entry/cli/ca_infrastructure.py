@@ -7,17 +7,17 @@ from typing import Annotated, Final, Protocol
 
 import typer
 
-from broker import server_authorities
-from broker.authorities import RootKey
 from broker.core.infrastructure_rollover import ServerPhase, ServerRollover
 from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import shown_time
-from broker.installation import Installation
-from broker.ports import Registry
-from broker.server_authorities import ServerStanding
+from broker.operating import server_authorities
+from broker.operating.authorities import RootKey
+from broker.operating.installation import Installation
+from broker.operating.server_authorities import ServerStanding
+from broker.ports.registry import Registry
 
 commands = typer.Typer(
     help="Replace the authority by which devices know brokers.", no_args_is_help=True

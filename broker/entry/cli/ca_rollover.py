@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from broker.authorities import check_start, start_rollover
 from broker.core.ca_rollover import PER_MINUTE, Phase, Rollover
 from broker.core.campaign import CampaignState
 from broker.core.campaign_pace import MAX_PER_MINUTE
@@ -24,8 +23,9 @@ from broker.entry.cli.options import (
 from broker.entry.cli.output import counted, emit, note, progress, table
 from broker.entry.cli.root_key import RootKeyOption, RootPassphraseOption, root_key_of
 from broker.entry.cli.views import rollover_json, shown_time
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.authorities import check_start, start_rollover
+from broker.operating.installation import Installation
+from broker.ports.registry import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
 
 commands = typer.Typer(

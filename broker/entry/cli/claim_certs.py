@@ -23,8 +23,8 @@ from broker.entry.cli.options import DryRunOption, JsonOption, common, with_regi
 from broker.entry.cli.output import STYLES, counted, emit, note, say, table
 from broker.entry.cli.rotate import begin
 from broker.entry.cli.views import claim_json, claim_state, device_json, shown_time
-from broker.installation import Installation, SecretFile
-from broker.ports import DeviceFilter, Registry
+from broker.operating.installation import Installation, SecretFile
+from broker.ports.registry import DeviceFilter, Registry
 from broker.protocol.names import DeviceId
 from broker.services import campaigns, claim_certificates, device_acts
 from broker.services.claim_certificates import ClaimUse, Wanted

@@ -25,9 +25,9 @@ from broker.entry.cli.demo_service import running_service
 from broker.entry.cli.demo_update import Ceremony, hold_ceremony, push, show
 from broker.entry.cli.output import note, say, table
 from broker.entry.cli.views import shown_time
-from broker.initialise import Choices, ZoneChoice, initialise
-from broker.installation import Installation, SecretFile, open_installation
-from broker.ports import DeviceFilter, ReadTransaction, Registry
+from broker.operating.initialise import Choices, ZoneChoice, initialise
+from broker.operating.installation import Installation, SecretFile, open_installation
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 from broker.services import claim_certificates, enrollments, groups
 from broker.services.claim_certificates import Wanted

@@ -9,15 +9,8 @@ from broker.core.metadata_lifetime import Lifetimes
 from broker.core.rollout import Progress, Selection
 from broker.core.update_records import Part
 from broker.entry.cli.rollout_shown import show_parts, watch
-from broker.installation import Installation
-from broker.ports import Registry
-from broker.protocol.names import GroupName
-from broker.protocol.updates import ImageFacts
-from broker.services import rollouts
-from broker.services.problems import Problem, ProblemCode
-from broker.services.rollouts import Push
-from broker.update_ports import PublishedTarget
-from broker.updating import (
+from broker.operating.installation import Installation
+from broker.operating.updating import (
     Key,
     KeyReference,
     KeySet,
@@ -27,6 +20,13 @@ from broker.updating import (
     update_desk,
     update_repository,
 )
+from broker.ports.registry import Registry
+from broker.ports.updates import PublishedTarget
+from broker.protocol.names import GroupName
+from broker.protocol.updates import ImageFacts
+from broker.services import rollouts
+from broker.services.problems import Problem, ProblemCode
+from broker.services.rollouts import Push
 
 MODEL: Final = "thermometer"
 FACTORY: Final = "1.0.0"

@@ -21,9 +21,9 @@ from broker.entry.cli.device_acts_shown import (
 )
 from broker.entry.cli.options import DryRunOption, JsonOption, with_registry
 from broker.entry.cli.output import advance, counted, progress
-from broker.examination import lock_out_obstacles
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.examination import lock_out_obstacles
+from broker.operating.installation import Installation
+from broker.ports.registry import Registry
 from broker.protocol.names import DeviceId
 from broker.services import device_acts
 from broker.services.act_progress import follow

@@ -23,14 +23,14 @@ from broker.entry.cli.software_shown import (
     software_json,
 )
 from broker.entry.cli.views import certificate_json, device_json, let_in_until, shown_time
-from broker.installation import Installation
-from broker.ports import DeviceFilter, ReadTransaction, Registry
+from broker.operating.installation import Installation
+from broker.operating.updating import update_repository
+from broker.ports.registry import DeviceFilter, ReadTransaction, Registry
+from broker.ports.updates import UpdateError
 from broker.protocol.names import ClaimName, DeviceId, GroupName
 from broker.services import claim_certificates
 from broker.services.enrollments import require_group
 from broker.services.problems import unknown_device
-from broker.update_ports import UpdateError
-from broker.updating import update_repository
 
 commands = typer.Typer(help="Devices, their certificates and their states.", no_args_is_help=True)
 device_acts.add_to(commands)

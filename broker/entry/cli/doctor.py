@@ -10,7 +10,7 @@ import typer
 from broker.core.findings import Finding, Level
 from broker.entry.cli.options import JsonOption, common
 from broker.entry.cli.output import emit, note, say, table
-from broker.examination import examine
+from broker.operating.examination import examine
 
 _ORDER: Final = [Level.ERROR, Level.WARNING, Level.OK]
 

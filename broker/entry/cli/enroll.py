@@ -13,8 +13,8 @@ from broker.entry.cli.files import open_lines
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import advance, counted, emit, note, progress, say, table
 from broker.entry.cli.views import enrollment_json, shown_time
-from broker.installation import Installation
-from broker.ports import EnrollmentFilter, ReadTransaction, Registry
+from broker.operating.installation import Installation
+from broker.ports.registry import EnrollmentFilter, ReadTransaction, Registry
 from broker.protocol.names import GroupName, SerialNumber
 from broker.services import enrollments
 from broker.services.enrollment_removal import Removal, remove_serials

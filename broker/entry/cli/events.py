@@ -12,7 +12,7 @@ from broker.entry.cli import events_audit
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, note, say, table
 from broker.entry.cli.views import event_json, shown_time
-from broker.ports import EventFilter, ReadTransaction, Registry
+from broker.ports.registry import EventFilter, ReadTransaction, Registry
 from broker.protocol.codes import EXPLANATIONS, operators_remedy
 from broker.protocol.names import ClaimName, DeviceId
 from broker.services.problems import unknown_claim_certificate, unknown_device

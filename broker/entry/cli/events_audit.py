@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from broker.auditing import verified
 from broker.core.findings import Level
 from broker.entry.cli.options import JsonOption, common, with_registry
 from broker.entry.cli.output import emit, say
 from broker.entry.cli.views import event_json
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.auditing import verified
+from broker.operating.installation import Installation
+from broker.ports.registry import Registry
 
 _PAGE: Final = 1000
 

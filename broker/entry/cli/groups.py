@@ -12,7 +12,7 @@ from broker.entry.cli.files import read_text_file
 from broker.entry.cli.options import DryRunOption, JsonOption, common, with_registry
 from broker.entry.cli.output import counted, emit, note, say, table
 from broker.entry.cli.views import change_json, group_json
-from broker.ports import ReadTransaction, Registry
+from broker.ports.registry import ReadTransaction, Registry
 from broker.protocol.names import GroupName
 from broker.services import groups
 from broker.services.group_file import MAX_GROUP_FILE, read_group_file

@@ -10,7 +10,7 @@ import typer
 from broker.entry.cli.asking import to_act_on
 from broker.entry.cli.options import common
 from broker.entry.cli.output import note, say
-from broker.initialise import Choices, ZoneChoice, initialise
+from broker.operating.initialise import Choices, ZoneChoice, initialise
 from broker.settings import BrokerKind
 
 HostOption = Annotated[

@@ -10,8 +10,8 @@ from typing import Annotated, Final, TypeVar
 import typer
 
 from broker.entry.cli.output import STYLES, note
-from broker.installation import Installation, open_installation
-from broker.ports import Registry
+from broker.operating.installation import Installation, open_installation
+from broker.ports.registry import Registry
 from broker.services.problems import Problem, ProblemCode
 
 ResultT = TypeVar("ResultT")

@@ -10,7 +10,7 @@ from broker.core.rollout import FAILED, FINISHED, IN_FORCE, Progress, Rollout, R
 from broker.core.update_records import Part
 from broker.entry.cli.output import emit, note, progress, say, table
 from broker.entry.cli.views import Json, shown_time
-from broker.ports import Registry
+from broker.ports.registry import Registry
 from broker.services import rollouts
 from broker.services.rollouts import RolloutView
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from broker.authorities import RootKey
 from broker.entry.cli.options import read_passphrase
-from broker.installation import Installation
+from broker.operating.authorities import RootKey
+from broker.operating.installation import Installation
 
 RootKeyOption = Annotated[
     Path | None,

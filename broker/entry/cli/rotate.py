@@ -29,8 +29,8 @@ from broker.entry.cli.options import (
 )
 from broker.entry.cli.output import counted, emit, note, progress, say, table
 from broker.entry.cli.views import campaign_json, rotation_json, shown_time
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.installation import Installation
+from broker.ports.registry import Registry
 from broker.protocol.names import DeviceId
 from broker.services import campaigns
 from broker.services.campaigns import PER_MINUTE, Preview, Wanted

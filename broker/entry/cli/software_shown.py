@@ -6,7 +6,7 @@ from datetime import datetime
 from broker.core.update_records import DeviceUpdate, KnownReport
 from broker.entry.cli.output import note, table
 from broker.entry.cli.views import Json, shown_time
-from broker.update_ports import PublishedTarget
+from broker.ports.updates import PublishedTarget
 
 
 def contacts_of(

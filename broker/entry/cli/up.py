@@ -14,7 +14,7 @@ from broker.entry.cli.logs import LogFormat, LogLevel, configure_logs
 from broker.entry.cli.options import common
 
 if TYPE_CHECKING:
-    from broker.app import Muster, Running
+    from broker.composition.app import Muster, Running
 
 _log = structlog.get_logger(__name__)
 

@@ -21,8 +21,8 @@ from broker.entry.cli.update_keys import (
 )
 from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import announce_published, show_staged
+from broker.operating.updating import Key, KeyReference, KeySet, RootChange, new_key, public_key
 from broker.services.problems import Problem, ProblemCode
-from broker.updating import Key, KeyReference, KeySet, RootChange, new_key, public_key
 
 _PRIVATE = 0o700
 

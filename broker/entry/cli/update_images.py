@@ -10,8 +10,8 @@ import typer
 from broker.entry.cli.output import note, say
 from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import show_staged
+from broker.operating.updating import NewImage
 from broker.protocol.updates import ImageFacts
-from broker.updating import NewImage
 
 _DAY = "%Y-%m-%d"
 _CONTACTS = ("mailto:", "https://")

@@ -14,8 +14,8 @@ import typer
 from broker.entry.cli.files import read_text_file
 from broker.entry.cli.options import MAX_PASSPHRASE
 from broker.entry.cli.output import note, say
+from broker.operating.updating import KeyReference, needs_passphrase, new_key
 from broker.services.problems import Problem, ProblemCode
-from broker.updating import KeyReference, needs_passphrase, new_key
 
 
 class Algorithm(StrEnum):

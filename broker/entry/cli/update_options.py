@@ -3,7 +3,7 @@
 import typer
 
 from broker.entry.cli.asking import to_act_on
-from broker.updating import UpdateDesk, update_desk
+from broker.operating.updating import UpdateDesk, update_desk
 
 
 def update_desk_of(context: typer.Context) -> UpdateDesk:

@@ -24,13 +24,13 @@ from broker.entry.cli.options import (
 from broker.entry.cli.output import STYLES, emit, note, say, table
 from broker.entry.cli.rollout_shown import conclude, rollout_json, watch
 from broker.entry.cli.views import shown_time
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.installation import Installation
+from broker.operating.updating import update_repository
+from broker.ports.registry import Registry
+from broker.ports.updates import PublishedTarget
 from broker.protocol.names import DeviceId, GroupName
 from broker.services import rollouts
 from broker.services.rollouts import TOLD, Push, RolloutView
-from broker.update_ports import PublishedTarget
-from broker.updating import update_repository
 
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _NAME_LENGTH: Final = 48

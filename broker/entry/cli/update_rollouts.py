@@ -28,7 +28,7 @@ from broker.entry.cli.rollout_shown import (
     show_rollouts,
     watch,
 )
-from broker.ports import Registry
+from broker.ports.registry import Registry
 from broker.protocol.names import DeviceId
 from broker.services import rollouts
 from broker.services.rollouts import RolloutView

@@ -10,7 +10,7 @@ from broker.entry.cli.output import note, say
 from broker.entry.cli.update_keys import KeyPassphraseOption, key_references
 from broker.entry.cli.update_options import update_desk_of
 from broker.entry.cli.update_shown import announce_published, show_staged
-from broker.updating import ExportedStaging, nothing_staged
+from broker.operating.updating import ExportedStaging, nothing_staged
 
 
 def sign(

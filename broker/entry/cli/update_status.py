@@ -12,11 +12,11 @@ from broker.entry.cli.output import counted, emit, note, table
 from broker.entry.cli.rollout_shown import conclude, rollout_json, show_rollouts, watch
 from broker.entry.cli.update_shown import missing_table, staged_json
 from broker.entry.cli.views import Json, shown_time
-from broker.ports import Registry
+from broker.operating.updating import update_desk
+from broker.ports.registry import Registry
 from broker.services import rollouts
 from broker.services.problems import Problem, ProblemCode
 from broker.services.rollouts import RolloutView
-from broker.updating import update_desk
 
 _SHORT = 16
 

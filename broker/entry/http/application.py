@@ -12,10 +12,10 @@ from starlette.routing import Route
 from broker.entry.http.crl import CrlPages
 from broker.entry.http.ocsp import OcspPages
 from broker.entry.http.updates import UpdatePages
-from broker.ports import Clock
+from broker.ports.clock import Clock
+from broker.ports.updates import UpdateRepository
 from broker.protocol.zones import Zone
 from broker.services.certificate_status import StatusService
-from broker.update_ports import UpdateRepository
 
 
 @dataclass(frozen=True, kw_only=True)

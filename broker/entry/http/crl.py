@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.entry.http.caching import Content, cached
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.protocol.zones import Zone
 
 _PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\n?", re.DOTALL)

@@ -26,9 +26,9 @@ from broker.entry.http.caching import (
     cached,
     has_already,
 )
-from broker.ports import Clock
+from broker.ports.clock import Clock
+from broker.ports.updates import UpdateCode, UpdateError, UpdateRepository
 from broker.protocol.updates import TargetPath
-from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
 
 _LOOK_AGAIN_S: Final = 1.0
 _METADATA_FRESH: Final = "public, max-age=30"

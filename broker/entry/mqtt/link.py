@@ -22,7 +22,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.entry.mqtt.inbox import Arrived, Inbox
 from broker.entry.mqtt.publishing import Messages, Publishing
-from broker.ports import PublishError, RegistryError
+from broker.ports.brokers import PublishError
+from broker.ports.registry import RegistryError
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import RETAINED_MARK
 from broker.protocol.zones import Zone

@@ -11,7 +11,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.ports import PublishError
+from broker.ports.brokers import PublishError
 
 Messages = Sequence[tuple[str, bytes]]
 """Topics and payloads."""

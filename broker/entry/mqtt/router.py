@@ -14,7 +14,9 @@ import structlog
 from broker.core.putting_off import PutOff
 from broker.core.records import Reply
 from broker.core.repeats import Repeats
-from broker.ports import Publisher, PublishError, RegistryError, Telemetry
+from broker.ports.brokers import Publisher, PublishError
+from broker.ports.registry import RegistryError
+from broker.ports.telemetry import Telemetry
 from broker.protocol import codec
 from broker.protocol.codes import Code, Refused, operators_remedy
 from broker.protocol.messages import ConfirmRequest, EnrollRequest, RecoverRequest, RenewRequest

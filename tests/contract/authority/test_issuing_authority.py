@@ -19,7 +19,7 @@ from broker.adapters.ca.file_authority import FileAuthority
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.core.records import RevocationReason
-from broker.ports import IssuingAuthority, Revocation
+from broker.ports.authorities import IssuingAuthority, Revocation
 from broker.protocol.names import NAME_PATTERN, CertificateSerial, DeviceId
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, 654_321, tzinfo=UTC)

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.engine import writing_engine
-from broker.audit_ports import AuditError
 from broker.core.findings import Level
 from broker.core.records import Event, EventKind
-from broker.ports import EventFilter, RegistryError, WriteTransaction
+from broker.ports.audit import AuditError
+from broker.ports.registry import EventFilter, RegistryError, WriteTransaction
 from broker.services.audit_seals import AuditSeals
 from broker.services.audit_verification import examine_audit, verify
 from broker.services.retention import Retention

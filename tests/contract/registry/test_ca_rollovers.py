@@ -10,7 +10,8 @@ from broker.adapters.registry import SqlRegistry
 from broker.core.ca_rollover import Phase, Rollover
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Certificate, RevocationReason
-from broker.ports import Revocation, WriteTransaction
+from broker.ports.authorities import Revocation
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId
 from tests.support.records import NOW, a_fingerprint
 from tests.support.registries import add_batch, certificate_number, device_number

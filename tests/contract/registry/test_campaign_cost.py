@@ -12,7 +12,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.migrate import migrate
 from broker.core.campaign import CampaignInput, Selection, SelectionKind
 from broker.core.lifecycle import DeviceState
-from broker.ports import Registry, WriteTransaction
+from broker.ports.registry import Registry, WriteTransaction
 from broker.services import campaigns
 from broker.services.campaign_runner import CampaignRunner
 from broker.services.campaigns import Wanted

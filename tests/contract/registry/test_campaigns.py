@@ -17,7 +17,7 @@ from broker.core.campaign import (
     SelectionKind,
 )
 from broker.core.lifecycle import DeviceState
-from broker.ports import DeviceFilter, RegistryError, WriteTransaction
+from broker.ports.registry import DeviceFilter, RegistryError, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, GroupName
 from tests.support.records import NOW
 from tests.support.registries import add_batch, certificate_number, device_number

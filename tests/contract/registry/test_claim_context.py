@@ -12,7 +12,7 @@ from broker.adapters.registry.migrate import migrate
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import CertificateState
 from broker.core.records import Enrollment, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import ClaimName, SerialNumber
 from tests.support.records import (
     NOW,

@@ -8,7 +8,7 @@ import pytest
 from broker.adapters.registry import SqlRegistry
 from broker.core.keys import KeyType
 from broker.core.records import Enrollment, Reprovision, RotationKey, Serials
-from broker.ports import EnrollmentFilter, RegistryConflict, WriteTransaction
+from broker.ports.registry import EnrollmentFilter, RegistryConflict, WriteTransaction
 from broker.protocol.names import ClaimName, GroupName, SerialNumber
 from tests.support.records import NOW, a_claim_certificate, a_device, a_group
 from tests.support.registries import add_batch

@@ -10,13 +10,8 @@ import pytest
 from broker.adapters.registry import SqlRegistry
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import Certificate, Device, RevocationReason, has_expired
-from broker.ports import (
-    DeviceFilter,
-    ReadTransaction,
-    RegistryConflict,
-    Revocation,
-    WriteTransaction,
-)
+from broker.ports.authorities import Revocation
+from broker.ports.registry import DeviceFilter, ReadTransaction, RegistryConflict, WriteTransaction
 from broker.protocol.names import CertificateSerial, DeviceId, GroupName, SerialNumber
 from tests.support.records import (
     NOW,

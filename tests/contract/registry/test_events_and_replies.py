@@ -6,7 +6,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.records import Event, EventKind, Reply
-from broker.ports import EventFilter, WriteTransaction
+from broker.ports.registry import EventFilter, WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.zones import Zone
 from tests.support.records import NOW

@@ -17,7 +17,13 @@ from broker.adapters.registry.errors import translated
 from broker.adapters.registry.migrate import migrate
 from broker.adapters.registry.session import Compiler
 from broker.core.records import Event, EventKind
-from broker.ports import DeviceFilter, EventFilter, ReadTransaction, RegistryError, WriteTransaction
+from broker.ports.registry import (
+    DeviceFilter,
+    EventFilter,
+    ReadTransaction,
+    RegistryError,
+    WriteTransaction,
+)
 from tests.support.postgres import PostgresCluster
 from tests.support.records import NOW
 from tests.support.registries import add_batch, add_member, held_writer

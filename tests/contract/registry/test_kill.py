@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from broker.adapters.registry import SqlRegistry
-from broker.ports import DeviceFilter, EventFilter, ReadTransaction
+from broker.ports.registry import DeviceFilter, EventFilter, ReadTransaction
 from tests.support.records import a_claim_certificate, a_group
 from tests.support.registries import add_batch, device_number
 

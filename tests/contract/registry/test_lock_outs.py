@@ -8,7 +8,8 @@ import pytest
 from broker.adapters.registry import SqlRegistry
 from broker.core.lifecycle import CertificateState, DeviceInput
 from broker.core.records import LockOut, RevocationReason
-from broker.ports import DeviceFilter, RegistryError, Revocation, WriteTransaction
+from broker.ports.authorities import Revocation
+from broker.ports.registry import DeviceFilter, RegistryError, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId
 from tests.support.records import NOW
 from tests.support.registries import add_batch, certificate_number, device_number

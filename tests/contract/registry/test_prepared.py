@@ -11,11 +11,11 @@ from broker.core.prepared import Candidate, Prepared
 from broker.core.rollout import Image, Progress, Rollout, Selection, Timing
 from broker.core.rollout_pace import Pace, StopRule
 from broker.core.update_records import DeviceUpdate, GivenAssignment, Part
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
+from broker.ports.rollouts import Usable
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import Desired, desired_topic
 from broker.protocol.updates import ImageFacts
-from broker.rollout_ports import Usable
 from tests.support.records import NOW, a_fingerprint
 from tests.support.registries import add_batch, device_number
 

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from broker.adapters.registry import SqlRegistry
-from broker.ports import DeviceFilter, ReadTransaction, RegistryError, WriteTransaction
+from broker.ports.registry import DeviceFilter, ReadTransaction, RegistryError, WriteTransaction
 from tests.support.registries import add_batch, add_member, member_ids, members
 from tests.support.waiting import eventually
 

@@ -2,7 +2,7 @@
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.records import Retained
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 
 
 async def retain(registry: SqlRegistry, **messages: bytes) -> None:

@@ -12,10 +12,10 @@ from broker.core.rollout import Image, Progress, Rollout, RolloutState, Selectio
 from broker.core.rollout_pace import Bucket, Pace, StopRule
 from broker.core.rollout_steps import LATE
 from broker.core.update_records import Part
-from broker.ports import RegistryError, WriteTransaction
+from broker.ports.registry import RegistryError, WriteTransaction
+from broker.ports.rollouts import Usable
 from broker.protocol.names import DeviceId, GroupName
 from broker.protocol.updates import ImageFacts
-from broker.rollout_ports import Usable
 from tests.support.records import NOW, a_fingerprint
 from tests.support.registries import add_batch, an_event, device_number
 

@@ -16,7 +16,7 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.engine import writing_engine
 from broker.adapters.registry.migrate import check, migrate
 from broker.adapters.registry.schema import METADATA
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 from tests.support.postgres import PostgresCluster
 from tests.support.records import a_claim_certificate
 

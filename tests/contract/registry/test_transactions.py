@@ -10,12 +10,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.records import Enrollment
-from broker.ports import (
-    ReadTransaction,
-    RegistryConflict,
-    RegistryError,
-    WriteTransaction,
-)
+from broker.ports.registry import ReadTransaction, RegistryConflict, RegistryError, WriteTransaction
 from broker.protocol.names import GroupName, SerialNumber
 from tests.support.records import NOW, a_device, a_group
 from tests.support.registries import (

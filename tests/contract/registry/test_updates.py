@@ -7,7 +7,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.core.update_records import DeviceUpdate, GivenAssignment, KnownReport
-from broker.ports import RegistryError, WriteTransaction
+from broker.ports.registry import RegistryError, WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import Phase
 from tests.support.records import NOW, a_fingerprint

@@ -8,7 +8,7 @@ import pytest
 
 from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.migrate import migrate
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 
 
 async def raise_n(registry: SqlRegistry) -> int:

@@ -10,7 +10,7 @@ import os
 from functools import partial
 
 from broker.adapters.registry import SqlRegistry
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from tests.support.registries import add_member
 
 _WRITERS = 20

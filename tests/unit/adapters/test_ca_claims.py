@@ -17,7 +17,7 @@ from broker.adapters.ca.errors import AuthorityCode, AuthorityError
 from broker.adapters.ca.home import MusterHome
 from broker.core.certificate_profile import BACKDATING
 from broker.core.records import RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.bundle import read_bundle, write_bundle
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName

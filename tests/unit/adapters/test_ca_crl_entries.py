@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from broker.adapters.ca.crl import Entries
 from broker.core.records import RevocationReason
-from broker.ports import Revocation
+from broker.ports.authorities import Revocation
 from broker.protocol.names import CertificateSerial
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)

@@ -26,12 +26,12 @@ from broker.adapters.ca.server_trust import (
     write_server_trust,
 )
 from broker.adapters.ca.successor import make_infrastructure, make_operational
+from broker.composition.zone_brokers import broker_tls
 from broker.core.certificate_profile import Profile, validity
 from broker.core.infrastructure_rollover import ServerPhase, begin_servers
 from broker.protocol import codec
 from broker.protocol.messages import TrustBundle
 from broker.protocol.zones import Zone
-from broker.zone_brokers import broker_tls
 from device_client.bundles import successor_of
 from tests.unit.adapters.ca_homes import NOW, certificate_in, make_home
 

@@ -16,7 +16,7 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.key_files import SigningKey, generate_key
 from broker.core.certificate_profile import Profile
 from broker.core.records import RevocationReason
-from broker.ports import IssuedCertificate, Revocation
+from broker.ports.authorities import IssuedCertificate, Revocation
 from broker.protocol.names import ClaimName, DeviceId
 from broker.protocol.zones import Zone
 from tests.unit.adapters.ca_homes import NOW, certificate_in, make_home, openssl_verify

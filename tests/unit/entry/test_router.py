@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from broker.core.rate_limit import TokenBuckets
 from broker.entry.mqtt import router as module
 from broker.entry.mqtt.router import Router, Services
-from broker.ports import PublishError, RegistryError
+from broker.ports.brokers import PublishError
+from broker.ports.registry import RegistryError
 from broker.protocol import codec
 from broker.protocol.messages import EnrollRequest
 from broker.protocol.updates import BlockRequest

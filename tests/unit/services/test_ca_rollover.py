@@ -13,7 +13,7 @@ from broker.core.campaign import CampaignState, SelectionKind
 from broker.core.findings import Level
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.names import DeviceId
 from broker.services.ca_rollover import CaRollovers, Pace
 from broker.services.ca_rollover_findings import PATIENCE, examine_ca_rollover

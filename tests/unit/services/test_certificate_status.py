@@ -17,7 +17,7 @@ from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.ca.ocsp import StatusAnswers
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 from broker.services.certificate_status import StatusService
 from tests.support.desk import Desk, authority, open_desk
 from tests.support.operating import NOW

@@ -18,7 +18,7 @@ from tests.support.desk import BATCH, GROUP, Desk
 
 @dataclass
 class Counted:
-    """Meets `broker.ports.AlarmTelemetry`."""
+    """Meets `broker.ports.telemetry.AlarmTelemetry`."""
 
     alarms: list[tuple[str, str]] = field(default_factory=list)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.records import EventKind, RevocationReason
-from broker.ports import EventFilter, Registry, Revocation
+from broker.ports.authorities import Revocation
+from broker.ports.registry import EventFilter, Registry
 from broker.protocol.bundle import ClaimBundle, read_bundle
 from broker.protocol.messages import Endpoint, TrustBundle
 from broker.protocol.names import CertificateSerial, ClaimName

@@ -8,7 +8,7 @@ import pytest
 from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.lock_out import WATCH_S
 from broker.core.records import EventKind, LockOut, RevocationReason
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol.codes import Code
 from broker.protocol.names import CertificateSerial, DeviceId, SerialNumber
 from broker.services import device_acts
@@ -24,7 +24,7 @@ LAMP = DeviceId("lamp-A1")
 
 
 class Broker:
-    """Meets `broker.ports.BrokerControl`; remembers whom it threw off."""
+    """Meets `broker.ports.brokers.BrokerControl`; remembers whom it threw off."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []

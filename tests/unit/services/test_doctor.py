@@ -23,7 +23,7 @@ from broker.core.records import (
     RevocationReason,
     Serials,
 )
-from broker.ports import ReadTransaction, Registry, RegistryError, WriteTransaction
+from broker.ports.registry import ReadTransaction, Registry, RegistryError, WriteTransaction
 from broker.protocol.names import CertificateSerial, ClaimName, DeviceId, SerialNumber
 from broker.services import doctor
 from broker.services.doctor import examine_registry

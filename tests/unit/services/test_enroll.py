@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 
 from broker.core.lifecycle import CertificateState, DeviceState
 from broker.core.records import EventKind, Reprovision, RevocationReason, Serials
-from broker.ports import IssuedCertificate, RegistryError
+from broker.ports.authorities import IssuedCertificate
+from broker.ports.registry import RegistryError
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import CertificateSerial, ClaimName, ClientId, DeviceId, GroupName
 from broker.protocol.topics import ClaimOrigin

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.records import EventKind
-from broker.ports import EventFilter, Registry
+from broker.ports.registry import EventFilter, Registry
 from broker.protocol.names import GroupName, SerialNumber
 from broker.services import enrollments, groups
 from broker.services.enrollments import CHUNK, SHOWN, Imported

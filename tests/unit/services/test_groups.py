@@ -9,7 +9,7 @@ import pytest
 
 from broker.core.keys import KeyType
 from broker.core.records import EnrollmentGroup, Event, EventKind, Serials
-from broker.ports import EventFilter, Registry, RegistryConflict
+from broker.ports.registry import EventFilter, Registry, RegistryConflict
 from broker.protocol.names import ClaimName, GroupName
 from broker.services import groups
 from broker.services.problems import Problem, ProblemCode

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from broker.core.records import Reply
-from broker.ports import PublishError, RegistryError
+from broker.ports.brokers import PublishError
+from broker.ports.registry import RegistryError
 from broker.protocol.zones import Zone
 from broker.services.outbox import Outbox
 from tests.support.desk import Desk

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from broker.core.records import EventKind
-from broker.ports import RegistryError
+from broker.ports.registry import RegistryError
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import ClientId, DeviceId
 from broker.protocol.topics import ClaimOrigin, DeviceOrigin

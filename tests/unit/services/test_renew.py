@@ -12,7 +12,7 @@ from broker.core.lifecycle import CertificateState, DeviceInput, DeviceState
 from broker.core.records import EventKind, Reply, Reprovision, RevocationReason, RotationKey
 from broker.core.renew_policy import SUCCESSORS_IN_A_GRACE
 from broker.core.successor import SUCCESSORS_A_DAY
-from broker.ports import WriteTransaction
+from broker.ports.registry import WriteTransaction
 from broker.protocol import limits
 from broker.protocol.codes import Code, Refused
 from broker.protocol.names import CertificateSerial, DeviceId

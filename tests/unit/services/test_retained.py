@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from broker.ports import PublishError
+from broker.ports.brokers import PublishError
 from broker.protocol.names import DeviceId
 from broker.protocol.topics import RETAINED_MARK, Desired, desired_topic
 from broker.services.retained import RetainedMessages

@@ -9,12 +9,12 @@ from broker.core.lifecycle import DeviceState
 from broker.core.records import EventKind
 from broker.core.rollout import Progress, RolloutInput, RolloutState, Selection, Timing
 from broker.core.rollout_pace import Pace, StopRule
+from broker.ports.updates import UpdateError
 from broker.protocol.names import DeviceId
 from broker.protocol.updates import Phase
 from broker.services import rollouts
 from broker.services.problems import Problem, ProblemCode
 from broker.services.rollout_director import SILENT_AFTER
-from broker.update_ports import UpdateError
 from tests.support.desk import GROUP, Desk
 from tests.support.fake_updates import a_target
 from tests.support.records import a_fingerprint

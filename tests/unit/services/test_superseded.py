@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from broker.core.lifecycle import CertificateState
-from broker.ports import ReadTransaction, WriteTransaction
+from broker.ports.registry import ReadTransaction, WriteTransaction
 from tests.support.desk import Desk
 from tests.support.registries import add_batch, certificate_number, device_number
 

@@ -3,10 +3,10 @@
 import pytest
 
 from broker.core.records import Retained
+from broker.ports.updates import UpdateCode, UpdateError
 from broker.protocol import limits
 from broker.protocol.topics import metadata_topic
 from broker.services.update_metadata import GRACE, UpdateMetadata
-from broker.update_ports import UpdateCode, UpdateError
 from tests.support.desk import Desk
 from tests.support.fake_updates import FakeRepository
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from broker.core.findings import Level
+from broker.operating.updating import update_repository
 from broker.services.update_warnings import UpdateWarnings
-from broker.updating import update_repository
 from tests.support.update_workshop import make_workshop
 
 START = datetime.now(UTC)

@@ -8,8 +8,8 @@ from tuf.api.exceptions import ExpiredMetadataError, RepositoryError
 from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.keys import ALGORITHMS, read_public
 from broker.core.metadata_lifetime import Lifetimes
+from broker.operating.updating import update_repository
 from broker.protocol.updates import DIRECTOR_FIELD
-from broker.updating import update_repository
 from tests.support.update_workshop import make_workshop, served, tuf_client
 
 

@@ -15,8 +15,8 @@ from broker.adapters.ca.home import MusterHome
 from broker.adapters.updates.ceremonies import RootChange
 from broker.adapters.updates.layout import consistent_name
 from broker.adapters.updates.verification import FolderFetcher
-from broker.update_ports import UpdateCode, UpdateError
-from broker.updating import update_repository
+from broker.operating.updating import update_repository
+from broker.ports.updates import UpdateCode, UpdateError
 from tests.support.update_workshop import Workshop, make_workshop
 
 # Each step of publishing is killed in `{folder}/{step}`, a copy of `{folder}/home`. Prints how many
@@ -25,7 +25,7 @@ DYING = """
 import shutil, sys
 from pathlib import Path
 from broker.adapters.ca.home import MusterHome
-from broker.updating import update_desk
+from broker.operating.updating import update_desk
 from tests.support.dying_calls import at_every_step
 
 folder = Path(sys.argv[1])

@@ -21,11 +21,11 @@ from broker.adapters.updates.locking import held
 from broker.core.findings import Level
 from broker.core.metadata_lifetime import Lifetimes
 from broker.entry.cli.update_status import show_repository
+from broker.operating.updating import UpdateDesk, update_repository
+from broker.ports.updates import UpdateCode, UpdateError, UpdateRepository
 from broker.protocol.statements import assignment_statement
 from broker.protocol.updates import DIRECTOR_FIELD
 from broker.services.update_findings import examine_updates
-from broker.update_ports import UpdateCode, UpdateError, UpdateRepository
-from broker.updating import UpdateDesk, update_repository
 from tests.support.update_workshop import Workshop, make_workshop
 
 

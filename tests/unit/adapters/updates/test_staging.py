@@ -18,9 +18,7 @@ from broker.adapters.updates.ceremonies import KeySet, RootChange
 from broker.adapters.updates.keys import new_key_file, open_file
 from broker.adapters.updates.metadata import model_role
 from broker.core.metadata_lifetime import Lifetimes
-from broker.protocol.updates import ImageFacts
-from broker.update_ports import UpdateCode, UpdateError
-from broker.updating import (
+from broker.operating.updating import (
     ExportedStaging,
     KeyReference,
     NewImage,
@@ -28,6 +26,8 @@ from broker.updating import (
     needs_passphrase,
     update_repository,
 )
+from broker.ports.updates import UpdateCode, UpdateError
+from broker.protocol.updates import ImageFacts
 from tests.support.update_workshop import MODEL, Workshop, make_workshop
 
 

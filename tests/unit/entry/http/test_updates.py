@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from broker.entry.http.updates import UpdatePages
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.updates import UpdateCode, UpdateError
 from tests.support.http import Answer, ask, served
 from tests.support.operating import SetClock
 
@@ -25,7 +25,7 @@ NAMES = {"lamp/1.2/image.bin": SHA256}
 
 
 class Repository:
-    """Meets as much of `broker.update_ports.UpdateRepository` as is asked of it here."""
+    """Meets as much of `broker.ports.updates.UpdateRepository` as is asked of it here."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "the.image"

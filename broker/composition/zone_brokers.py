@@ -8,7 +8,7 @@ from broker.adapters.brokers.embedded import BrokerTls, EmbeddedBroker
 from broker.adapters.brokers.mosquitto import MosquittoControl, MosquittoEndpoint
 from broker.adapters.ca.home import MusterHome
 from broker.entry.mqtt.link import BrokerLink, LinkSettings, LinkTls
-from broker.ports import BrokerControl, PublishError
+from broker.ports.brokers import BrokerControl, PublishError
 from broker.protocol.messages import Endpoint
 from broker.protocol.topics import CLAIM_REQUESTS, DEVICE_REQUESTS
 from broker.protocol.zones import Zone, service_name

@@ -21,13 +21,14 @@ from broker.adapters.ca.crl import unlisted
 from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.inspect import inspect_home
-from broker.auditing import examined
-from broker.broker_examination import check_admin_socket, examine_brokers
 from broker.core.ca_rollover import in_force
 from broker.core.findings import Finding, Level
-from broker.installation import Installation
-from broker.key_examination import examine_passphrase
-from broker.ports import Registry, RegistryError
+from broker.operating.auditing import examined
+from broker.operating.broker_examination import check_admin_socket, examine_brokers
+from broker.operating.installation import Installation
+from broker.operating.key_examination import examine_passphrase
+from broker.operating.updating import update_repository
+from broker.ports.registry import Registry, RegistryError
 from broker.protocol.names import CertificateSerial
 from broker.protocol.zones import Zone
 from broker.services.ca_rollover_findings import examine_ca_rollover
@@ -38,7 +39,6 @@ from broker.services.problems import Problem
 from broker.services.rollout_findings import examine_rollouts
 from broker.services.update_findings import examine_lost_updates, examine_updates
 from broker.settings import BrokerKind, ZoneSettings
-from broker.updating import update_repository
 
 _LOW_DISK: Final = 256 * 1024 * 1024
 _NO_DISK: Final = 32 * 1024 * 1024

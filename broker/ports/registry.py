@@ -1,18 +1,12 @@
-"""What the services need from the world, as Protocols. Adapters meet them; `app` joins the two."""
+"""What is remembered: transactions that read, and those that write."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-
-from broker.audit_ports import AuditReads, AuditWrites
-from broker.core.ca_rollover import FIRST_GENERATION, InForce
 from broker.core.claim_policy import ClaimContext
 from broker.core.lifecycle import DeviceState
-from broker.core.ocsp import Status, StatusQuestion
 from broker.core.records import (
     Certificate,
     ClaimCertificate,
@@ -24,8 +18,13 @@ from broker.core.records import (
     LockOut,
     Reply,
     Retained,
-    RevocationReason,
 )
+from broker.ports.audit import AuditReads, AuditWrites
+from broker.ports.authorities import (
+    Revocation,
+)
+from broker.ports.rollouts import RolloutReads, RolloutWrites
+from broker.ports.rotation import RotationReads, RotationWrites
 from broker.protocol.names import (
     CertificateSerial,
     ClaimName,
@@ -35,73 +34,8 @@ from broker.protocol.names import (
     SerialNumber,
 )
 from broker.protocol.zones import Zone
-from broker.rollout_ports import RolloutReads, RolloutWrites
-from broker.rotation_ports import RotationReads, RotationWrites
 
 ResultT = TypeVar("ResultT")
-
-
-class Clock(Protocol):
-    """The time, as the services see it."""
-
-    def now(self) -> datetime:
-        """Calendar time, aware, in UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
-
-
-@dataclass(frozen=True)
-class IssuedCertificate:
-    """What an issuing authority made."""
-
-    pem: str
-    serial: CertificateSerial
-    certificate_sha256: Fingerprint
-    not_before: datetime
-    not_after: datetime
-    generation: int = FIRST_GENERATION
-    """Which operational authority made it."""
-
-
-class Revocation(NamedTuple):
-    """One line of a CRL; a tuple, because a CRL may have a hundred thousand."""
-
-    serial: CertificateSerial
-    revoked_at: datetime
-    reason: RevocationReason
-    device_id: DeviceId | None = None
-    """Whose it was; none when it isn't a device's."""
-    generation: int = FIRST_GENERATION
-    """Which operational authority issued it, if one did."""
-
-
-class IssuingAuthority(Protocol):
-    """Signs operational certificates and their CRL."""
-
-    def chain_of(self, generation: int) -> str:
-        """What a device sends after a certificate of this authority: the issuing CA's, in PEM;
-        empty for one that isn't trusted."""
-
-    def issue(
-        self,
-        name: DeviceId,
-        key: CertificatePublicKeyTypes,
-        not_before: datetime,
-        not_after: datetime,
-    ) -> IssuedCertificate:
-        """A certificate for `name`; it never outlives the authority's own. CPU only, no waiting."""
-
-    def sign_crl(self, revoked: Sequence[Revocation], number: int, now: datetime) -> bytes:
-        """The zone's whole CRL file in PEM: `revoked` and what else its verifiers need."""
-
-
-class FleetAuthority(IssuingAuthority, Protocol):
-    """All operational authorities that count, of which one issues."""
-
-    async def adopt(self, wanted: InForce) -> None:
-        """Has the keys ready that are wanted, issues by the one that is to issue from now on, and
-        puts the anchors in place."""
 
 
 @dataclass(frozen=True)
@@ -298,122 +232,3 @@ class Registry(Protocol):
 
     async def read(self, work: Callable[[ReadTransaction], ResultT]) -> ResultT:
         """What `work` returns on a consistent view."""
-
-
-class BrokerControl(Protocol):
-    """What the service asks of one broker besides MQTT."""
-
-    async def apply_crl(self) -> None:
-        """Puts the zone's CRL file in force: on return, a connection of a revoked certificate is
-        refused."""
-
-    async def disconnect(self, name: str) -> int:
-        """Ends the live connections of the certificate name `name`; returns how many it ended."""
-
-
-class Publisher(Protocol):
-    """Sends what the service says on one zone's broker."""
-
-    async def publish(self, zone: Zone, topic: str, payload: bytes) -> None:
-        """Returns when the broker has it (PUBACK).
-
-        Raises:
-            PublishError: it isn't certain that the broker has it.
-        """
-
-
-class FleetMemory(Protocol):
-    """What the fleet's broker remembers of its retained messages."""
-
-    @property
-    def session(self) -> int | None:
-        """Another number after each new connection: the broker may have forgotten meanwhile. None
-        while there is no connection."""
-
-    async def mark(self) -> int:
-        """The mark that this connection found retained; 0 when there was none.
-
-        Raises:
-            PublishError: there is no connection.
-        """
-
-    async def retain(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Has it retain payloads under topics, in this order; returns when it has all. For some
-        hundreds at once.
-
-        Raises:
-            PublishError: it isn't certain that the broker has them all.
-        """
-
-
-class PublishError(Exception):
-    """The broker didn't take a message; it stays in the outbox."""
-
-    code = "publish_failed"
-    remedy = "See that the broker runs; what waits is sent again by itself."
-
-
-@dataclass(frozen=True)
-class SignedStatus:
-    """An answer about a certificate's status (OCSP), and how long it may be relied on."""
-
-    der: bytes
-    this_update: datetime
-    next_update: datetime
-
-
-class StatusAuthority(Protocol):
-    """Says for the operational authorities what became of their certificates."""
-
-    def issuer(self, question: StatusQuestion) -> x509.Certificate | None:
-        """The authority that the question names; none when it isn't one of ours."""
-
-    def sign(self, question: StatusQuestion, status: Status, now: datetime) -> SignedStatus:
-        """The answer to a question about an authority that `issuer` found. CPU only.
-
-        Raises:
-            LookupError: the authority counts no longer.
-        """
-
-
-class Telemetry(Protocol):
-    """Counts what the service does, for dashboards and alarms."""
-
-    def count(self, zone: Zone, operation: str, outcome: str) -> None:
-        """One more request of `operation` that ended as `outcome`: `accepted`, or its code."""
-
-
-class AlarmTelemetry(Protocol):
-    """Counts alarms, for those who are woken by them."""
-
-    def alarm(self, alarm: str, claim_name: str) -> None:
-        """One more alarm of this kind about a claim certificate."""
-
-
-class SupportTelemetry(Protocol):
-    """Shows how many devices have been left behind."""
-
-    def unsupported(self, devices: int) -> None:
-        """So many devices run something whose support has ended."""
-
-
-class CrlFile(Protocol):
-    """The file from which a zone's broker reads its CRL."""
-
-    async def swap(self, pem: bytes, now: datetime) -> None:
-        """Puts `pem` in place whole, after checking it; the old file stays when it is faulty."""
-
-
-class WatchedCrlFile(CrlFile, Protocol):
-    """A CRL file that is looked after, whoever may change it."""
-
-    async def is_intact(self) -> bool:
-        """Whether the file is, byte for byte, what `swap` put there last."""
-
-
-class LastingCrlFile(Protocol):
-    """A CRL file that a broker reads and the service doesn't sign."""
-
-    async def restore(self, now: datetime) -> bool:
-        """Puts it back as it was last good, if it isn't good and there is such a copy; whether it
-        did."""

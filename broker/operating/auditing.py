@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 from broker.adapters.audit_files import AuditFolder, FileAuditHead, FileAuditKey
 from broker.adapters.ca.errors import AuthorityCode, AuthorityError
-from broker.audit_ports import AuditError
 from broker.core.findings import Finding, Level
-from broker.installation import Installation
-from broker.key_examination import needs_passphrase
-from broker.ports import ReadTransaction, Registry
+from broker.operating.installation import Installation
+from broker.operating.key_examination import needs_passphrase
+from broker.ports.audit import AuditError
+from broker.ports.registry import ReadTransaction, Registry
 from broker.services.audit_verification import AUDIT_LOG, examine_audit, verify
 
 

@@ -15,8 +15,8 @@ from broker.adapters.ca.home import MusterHome, PairPaths
 from broker.adapters.ca.loading import load_signer
 from broker.adapters.ca.successor import make_operational
 from broker.adapters.run_lock import AlreadyRunning, held
-from broker.installation import Installation
-from broker.ports import Registry
+from broker.operating.installation import Installation
+from broker.ports.registry import Registry
 from broker.services.ca_rollover import CaRollovers, Pace, Standing
 from broker.services.problems import Problem, ProblemCode
 

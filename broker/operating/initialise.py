@@ -20,11 +20,11 @@ from broker.adapters.ca.files import write_secret
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.ca.init import create_home
 from broker.adapters.registry.migrate import migrate
-from broker.installation import read_settings
+from broker.composition.registries import open_registry
+from broker.operating.installation import read_settings
+from broker.operating.setting_faults import sentences
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services.problems import Problem, ProblemCode
-from broker.setting_faults import sentences
 from broker.settings import SETTINGS_FILE, STOCK_SERVICE_PORTS, BrokerKind, Settings
 
 

@@ -23,7 +23,6 @@ from broker.adapters.ca.server_trust import (
     write_server_trust,
 )
 from broker.adapters.ca.successor import make_infrastructure
-from broker.authorities import RootKey, alone
 from broker.core.ca_rollover import RolloverError
 from broker.core.certificate_profile import BACKDATING
 from broker.core.infrastructure_rollover import (
@@ -35,8 +34,9 @@ from broker.core.infrastructure_rollover import (
 from broker.core.infrastructure_rollover import cancel as cancel_rollover
 from broker.core.infrastructure_rollover import finish as finish_rollover
 from broker.core.records import Event, EventKind
-from broker.installation import Installation
-from broker.ports import ReadTransaction, Registry, WriteTransaction
+from broker.operating.authorities import RootKey, alone
+from broker.operating.installation import Installation
+from broker.ports.registry import ReadTransaction, Registry, WriteTransaction
 from broker.services.crl import ClaimCrl
 from broker.services.problems import Problem, ProblemCode
 from broker.services.revoking import FLEET_CRL_WANTED

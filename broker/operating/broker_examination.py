@@ -13,7 +13,7 @@ from broker.adapters.brokers.probe import (
 )
 from broker.adapters.ca.infrastructure import broker_name
 from broker.core.findings import Finding, Level
-from broker.installation import Installation
+from broker.operating.installation import Installation
 from broker.protocol.messages import Endpoint
 from broker.protocol.zones import Zone
 from broker.settings import BrokerKind

@@ -25,7 +25,15 @@ from broker.adapters.registry import SqlRegistry
 from broker.adapters.registry.sqlite_file import file_number
 from broker.adapters.run_lock import held_against_looks, note_registry
 from broker.adapters.updates.repository import HomeUpdateRepository
-from broker.chores import World, audit_chores, give_alarms, identity_chores, update_chores
+from broker.composition.chores import (
+    World,
+    audit_chores,
+    give_alarms,
+    identity_chores,
+    update_chores,
+)
+from broker.composition.registries import open_registry
+from broker.composition.zone_brokers import Links, link_settings, zone_broker
 from broker.core.ca_rollover import in_force
 from broker.core.rate_limit import TokenBuckets
 from broker.core.records import Event, EventKind
@@ -33,10 +41,10 @@ from broker.entry.changes import Changes
 from broker.entry.housekeeping import Chore
 from broker.entry.mqtt.link import BrokerLink
 from broker.entry.mqtt.router import Router, Services
-from broker.ports import BrokerControl, RegistryError
+from broker.ports.brokers import BrokerControl
+from broker.ports.registry import RegistryError
 from broker.protocol.messages import Endpoint, SignedTrustBundle
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services.admission import Admission
 from broker.services.blocks import BlockService
 from broker.services.certificate_status import StatusService
@@ -54,7 +62,6 @@ from broker.services.retained import RetainedMessages
 from broker.services.tombstones import Tombstones
 from broker.services.trust_bundles import TrustBundles
 from broker.settings import BrokerKind, Settings
-from broker.zone_brokers import Links, link_settings, zone_broker
 
 _log = structlog.get_logger(__name__)
 

@@ -14,10 +14,13 @@ from broker.adapters.ca.errors import AuthorityError
 from broker.adapters.ca.fleet_authorities import FleetAuthorities
 from broker.adapters.ca.home import MusterHome
 from broker.adapters.metrics import PrometheusTelemetry
-from broker.audit_ports import AuditError
 from broker.entry.changes import Changes
 from broker.entry.housekeeping import Chore
-from broker.ports import BrokerControl, Clock, Registry
+from broker.ports.audit import AuditError
+from broker.ports.brokers import BrokerControl
+from broker.ports.clock import Clock
+from broker.ports.registry import Registry
+from broker.ports.updates import UpdateRepository
 from broker.protocol.zones import Zone
 from broker.services.assigning import Assigner
 from broker.services.assignment_renewal import AssignmentRenewal
@@ -37,7 +40,6 @@ from broker.services.support import SupportWatch
 from broker.services.update_metadata import UpdateMetadata
 from broker.services.update_warnings import UpdateWarnings
 from broker.settings import Settings
-from broker.update_ports import UpdateRepository
 
 _log = structlog.get_logger(__name__)
 

@@ -27,20 +27,21 @@ from broker.adapters.clock import SystemClock
 from broker.adapters.registry.migrate import migrate
 from broker.adapters.registry.sqlite_file import file_number
 from broker.adapters.run_lock import is_held, noted_registry
-from broker.ports import Registry, Revocation
+from broker.composition.registries import open_registry
+from broker.operating.setting_faults import sentences
+from broker.operating.updating import update_repository
+from broker.ports.authorities import Revocation
+from broker.ports.registry import Registry
 from broker.protocol.bundle import HOST_PATTERN, MAX_HOSTS
 from broker.protocol.messages import Endpoint
 from broker.protocol.names import ClaimName
 from broker.protocol.zones import Zone
-from broker.registries import open_registry
 from broker.services.claim_certificates import NewClaim
 from broker.services.problems import Problem, ProblemCode
-from broker.setting_faults import sentences
 from broker.settings import SETTINGS_FILE, Settings, load_settings
-from broker.updating import update_repository
 
 if TYPE_CHECKING:
-    from broker.app import Muster
+    from broker.composition.app import Muster
 
 FIRST_ROOT: Final = "1.root.json"
 
@@ -143,7 +144,9 @@ class Installation:
 
     def service(self) -> "Muster":
         """The service, not running yet."""
-        from broker.app import Muster  # brokers, clients and HTTP, which no other command needs
+        from broker.composition.app import (
+            Muster,  # brokers, clients and HTTP, which no other command needs
+        )
 
         return Muster(self.home, self.settings, self.passphrase)
 
@@ -178,7 +181,7 @@ class HomeClaimAuthority:
 
 @dataclass(frozen=True)
 class HomeCrlFile:
-    """A CRL file in the home; meets `broker.ports.CrlFile`."""
+    """A CRL file in the home; meets `broker.ports.brokers.CrlFile`."""
 
     path: Path
 

@@ -30,8 +30,8 @@ from broker.adapters.updates.staging import NewImage
 from broker.adapters.updates.views import repository_view, staged_view
 from broker.core.metadata_lifetime import Lifetimes
 from broker.core.update_views import RepositoryView, StagedRole
-from broker.ports import Clock
-from broker.update_ports import UpdateCode, UpdateError
+from broker.ports.clock import Clock
+from broker.ports.updates import UpdateCode, UpdateError
 
 __all__ = [
     "ALGORITHMS",
