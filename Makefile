@@ -51,7 +51,7 @@ test: venv ## everything a change must pass, except the slow suite
 test-unit: venv ## the inner loop: no brokers, no databases
 	$(pytest) tests/unit -q
 
-test-fault: venv ## kills, full disks, broken networks; some ten minutes on two cores
+test-fault: venv ## kills, full disks, broken networks; a quarter of an hour on two cores
 	scripts/system-packages tests
 	$(pytest) tests/fault -n $(workers) --dist loadfile
 
